@@ -1,0 +1,70 @@
+namespace FCtrans.Agent.Diagnostics;
+
+/// <summary>
+/// Named places in the work of a worker where a test can stop it or kill it, so that a race or a crash at an exact step is a
+/// plain test. Off (one null check) unless the environment has FCTRANS_FAILURE_POINTS, a list such as
+/// <c>source.committing=kill;main.evict.read=park</c>.
+/// <list type="bullet">
+/// <item><c>kill</c>: the process ends at once, as by <c>kill -9</c>, the first time only: a marker file remembers it, so that
+/// the restarted worker goes on.</item>
+/// <item><c>park</c>: makes the file NAME.reached and waits until NAME.go exists.</item>
+/// </list>
+/// The files lie in the directory that FCTRANS_FAILURE_DIRECTORY names.
+/// </summary>
+internal static class FailurePoint
+{
+    private static readonly Dictionary<string, string>? s_actions = Parse(
+        Environment.GetEnvironmentVariable("FCTRANS_FAILURE_POINTS"));
+
+    private static readonly string s_directory =
+        Environment.GetEnvironmentVariable("FCTRANS_FAILURE_DIRECTORY") ?? "/run/fctrans";
+
+    public static void Reach(string name)
+    {
+        if (s_actions is null || !s_actions.TryGetValue(name, out string? action))
+        {
+            return;
+        }
+
+        string reached = Path.Combine(s_directory, name + ".reached");
+        if (action == "kill")
+        {
+            if (!File.Exists(reached))
+            {
+                File.WriteAllText(reached, "");
+                System.Diagnostics.Process.GetCurrentProcess().Kill();
+            }
+
+            return;
+        }
+
+        File.WriteAllText(reached, "");
+        while (!File.Exists(Path.Combine(s_directory, name + ".go")))
+        {
+            // Only ever in a test: the poll is the wait itself, not a guess at how long something takes.
+            Thread.Sleep(2);
+        }
+    }
+
+    private static Dictionary<string, string>? Parse(string? text)
+    {
+        if (string.IsNullOrEmpty(text))
+        {
+            return null;
+        }
+
+        var actions = new Dictionary<string, string>();
+        foreach (string entry in text.Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        {
+            string[] parts = entry.Split('=', 2);
+            if (parts.Length != 2 || parts[1] is not ("kill" or "park"))
+            {
+                throw new FormatException($"FCTRANS_FAILURE_POINTS: '{entry}' is not NAME=kill or NAME=park.");
+            }
+
+            actions[parts[0]] = parts[1];
+        }
+
+        return actions;
+    }
+}

@@ -1,0 +1,188 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Tracking;
+
+/// <summary>
+/// One bit a page, in native memory that the kernel hands out only where a bit is set. Not thread-safe: one owner at a time.
+/// </summary>
+internal sealed unsafe class PageBitmap : IDisposable
+{
+    private ulong* _words;
+
+    /// <param name="pageCount">1 to 2^40.</param>
+    public PageBitmap(long pageCount)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(pageCount);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(pageCount, 1L << 40);
+        PageCount = pageCount;
+        WordCount = (pageCount + 63) >> 6;
+        // calloc: large blocks come from the kernel as untouched zero pages.
+        _words = (ulong*)NativeMemory.AllocZeroed((nuint)WordCount, sizeof(ulong));
+    }
+
+    public long PageCount { get; }
+
+    private long WordCount { get; }
+
+    /// <summary>The bits, 64 a word, page 0 in the lowest bit of the first. Bits past <see cref="PageCount"/> are 0.</summary>
+    public Span<ulong> Words(long firstWord, int count)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(firstWord);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(firstWord + count, WordCount);
+        return new(_words + firstWord, count);
+    }
+
+    public bool this[long page]
+    {
+        get
+        {
+            Check(page);
+            return (_words[page >> 6] >> (int)(page & 63) & 1) != 0;
+        }
+
+        set
+        {
+            Check(page);
+            if (value)
+            {
+                _words[page >> 6] |= 1UL << (int)(page & 63);
+            }
+            else
+            {
+                _words[page >> 6] &= ~(1UL << (int)(page & 63));
+            }
+        }
+    }
+
+    /// <summary>Sets or clears every page of <paramref name="range"/>.</summary>
+    public void Fill(PageRange range, bool value)
+    {
+        if (range.Count <= 0)
+        {
+            return;
+        }
+
+        Check(range.First);
+        Check(range.End - 1);
+        long firstWord = range.First >> 6;
+        long lastWord = (range.End - 1) >> 6;
+        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
+        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
+        if (firstWord == lastWord)
+        {
+            Apply(firstWord, firstMask & lastMask, value);
+            return;
+        }
+
+        Apply(firstWord, firstMask, value);
+        ulong fill = value ? ulong.MaxValue : 0;
+        for (long w = firstWord + 1; w < lastWord; w++)
+        {
+            _words[w] = fill;
+        }
+
+        Apply(lastWord, lastMask, value);
+    }
+
+    public void Clear()
+    {
+        for (long w = 0; w < WordCount; w++)
+        {
+            // Reads before it writes, so that words never touched stay without memory.
+            if (_words[w] != 0)
+            {
+                _words[w] = 0;
+            }
+        }
+    }
+
+    /// <summary>How many pages are set.</summary>
+    public long Count()
+    {
+        long count = 0;
+        for (long w = 0; w < WordCount; w++)
+        {
+            count += BitOperations.PopCount(_words[w]);
+        }
+
+        return count;
+    }
+
+    /// <summary>The first set page at or after <paramref name="from"/>, or -1.</summary>
+    public long NextSet(long from) => Next(from, 0);
+
+    /// <summary>The first clear page at or after <paramref name="from"/>, or -1.</summary>
+    public long NextClear(long from) => Next(from, ulong.MaxValue);
+
+    /// <summary>The next run of set pages that begins at or after <paramref name="from"/>; false at the end.</summary>
+    public bool NextRun(long from, long maxPages, out PageRange run)
+    {
+        long first = NextSet(from);
+        if (first < 0)
+        {
+            run = default;
+            return false;
+        }
+
+        long end = NextClear(first);
+        if (end < 0)
+        {
+            end = PageCount;
+        }
+
+        run = new(first, Math.Min(end - first, maxPages));
+        return true;
+    }
+
+    public void Dispose()
+    {
+        NativeMemory.Free(_words);
+        _words = null;
+    }
+
+    private long Next(long from, ulong invert)
+    {
+        if (from >= PageCount)
+        {
+            return -1;
+        }
+
+        ArgumentOutOfRangeException.ThrowIfNegative(from);
+        long w = from >> 6;
+        ulong word = (_words[w] ^ invert) & (ulong.MaxValue << (int)(from & 63));
+        while (word == 0)
+        {
+            if (++w == WordCount)
+            {
+                return -1;
+            }
+
+            word = _words[w] ^ invert;
+        }
+
+        long page = (w << 6) + BitOperations.TrailingZeroCount(word);
+        return page < PageCount ? page : -1;
+    }
+
+    private void Apply(long word, ulong mask, bool value)
+    {
+        if (value)
+        {
+            _words[word] |= mask;
+        }
+        else
+        {
+            _words[word] &= ~mask;
+        }
+    }
+
+    private void Check(long page)
+    {
+        if ((ulong)page >= (ulong)PageCount)
+        {
+            throw new ArgumentOutOfRangeException(nameof(page), page, "The VM has no such page.");
+        }
+    }
+}
