@@ -1,0 +1,325 @@
+using System.Net;
+using System.Net.Security;
+using System.Net.Sockets;
+using System.Security.Authentication;
+using System.Security.Cryptography;
+using System.Text;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Transport;
+
+/// <summary>What a <see cref="PeerListener"/> listens for.</summary>
+internal sealed record PeerListenerOptions
+{
+    public required IPAddress Address { get; init; }
+
+    /// <summary>0: any free one.</summary>
+    public int Port { get; init; }
+
+    /// <summary>Our own role: main or sub.</summary>
+    public required WorkerRole Role { get; init; }
+
+    public required string SplitId { get; init; }
+
+    /// <summary>Pages of the VM.</summary>
+    public required long Pages { get; init; }
+
+    /// <summary>Ours; null: without TLS, for a private network only. The split id, 128 random bits, is then the only proof of a peer.</summary>
+    public required WorkerCertificate? Certificate { get; init; }
+
+    /// <summary>Whom we let in: SHA-256 thumbprint of a worker's certificate in hexadecimal, and its role.</summary>
+    public required IReadOnlyDictionary<string, WorkerRole> Peers { get; init; }
+
+    /// <summary>For our Hello: pages that our store may hold; 0: no store, or no limit.</summary>
+    public long LimitPages { get; init; }
+
+    /// <summary>From accept to Hello.</summary>
+    public TimeSpan HandshakeTimeout { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>How many connections that have not proved anything may exist at once; more are closed at once.</summary>
+    public int MaxHandshakes { get; init; } = 16;
+}
+
+/// <summary>
+/// A worker's data port. Each connection gets a thread of its own: it does the handshake there and then calls the callback, which may
+/// keep it as long as the connection lives. Who is not a peer of this very split VM is refused and counted.
+/// Dispose ends the connections and waits for their threads.
+/// </summary>
+internal sealed class PeerListener : IDisposable
+{
+    private readonly PeerListenerOptions _options;
+    private readonly Action<FrameConnection, PeerHello> _serve;
+    private readonly Dictionary<string, WorkerRole> _peers;
+    private readonly Socket _listener;
+    private readonly Thread _accepter;
+    private readonly Lock _lock = new();
+    private readonly HashSet<Socket> _sockets = [];
+    private readonly HashSet<FrameConnection> _connections = [];
+    private readonly HashSet<Thread> _threads = [];
+    private int _handshakes;
+    private long _accepted;
+    private long _refused;
+    private volatile bool _stopping;
+    private volatile string? _lastRefusal;
+
+    /// <param name="serve">
+    /// Called on the connection's own thread. The connection is ended and disposed when it returns or throws; what it throws besides
+    /// <see cref="IOException"/> is a bug and ends the process.
+    /// </param>
+    /// <exception cref="IOException">The address can't be bound.</exception>
+    public PeerListener(PeerListenerOptions options, Action<FrameConnection, PeerHello> serve)
+    {
+        _options = options;
+        _serve = serve;
+        _peers = new(options.Peers, StringComparer.OrdinalIgnoreCase);
+        _listener = new(options.Address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            // Raw: .NET's ReuseAddress would also let another process share the port. A restarted worker must get its old one.
+            _listener.SetRawSocketOption(1, 2, BitConverter.GetBytes(1));
+            _listener.Bind(new IPEndPoint(options.Address, options.Port));
+            _listener.Listen(64);
+        }
+        catch (SocketException e)
+        {
+            _listener.Dispose();
+            throw new IOException(
+                $"The data port {options.Port} can't be opened on {options.Address}: {e.Message}. Check that this is an address of this host.", e);
+        }
+
+        Port = ((IPEndPoint)_listener.LocalEndPoint!).Port;
+        _accepter = new Thread(AcceptLoop) { IsBackground = true, Name = "peer-accept" };
+    }
+
+    public int Port { get; }
+
+    /// <summary>Connections that passed the handshake.</summary>
+    public long Accepted => Interlocked.Read(ref _accepted);
+
+    /// <summary>Connections that did not.</summary>
+    public long Refused => Interlocked.Read(ref _refused);
+
+    /// <summary>Why the last one was refused; null if none was.</summary>
+    public string? LastRefusal => _lastRefusal;
+
+    /// <summary>Connections that passed the handshake and live.</summary>
+    public int Live
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _connections.Count;
+            }
+        }
+    }
+
+    public void Start() => _accepter.Start();
+
+    public void Dispose()
+    {
+        _stopping = true;
+        try
+        {
+            // Wakes a blocked accept(2); closing alone would not.
+            _listener.Shutdown(SocketShutdown.Both);
+        }
+        catch (SocketException)
+        {
+        }
+
+        _listener.Dispose();
+        if (!_accepter.ThreadState.HasFlag(ThreadState.Unstarted))
+        {
+            _accepter.Join();
+        }
+
+        Thread[] threads;
+        lock (_lock)
+        {
+            foreach (var connection in _connections)
+            {
+                connection.Abort();
+            }
+
+            foreach (var socket in _sockets)
+            {
+                try
+                {
+                    socket.Shutdown(SocketShutdown.Both);
+                }
+                catch (Exception e) when (e is SocketException or ObjectDisposedException)
+                {
+                }
+            }
+
+            threads = [.. _threads];
+        }
+
+        foreach (var thread in threads)
+        {
+            thread.Join();
+        }
+    }
+
+    private void AcceptLoop()
+    {
+        while (!_stopping)
+        {
+            Socket socket;
+            try
+            {
+                socket = _listener.Accept();
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                if (_stopping)
+                {
+                    return;
+                }
+
+                // Out of descriptors, or a peer that was gone before we came: neither may end the listener or spin.
+                Thread.Sleep(10);
+                continue;
+            }
+
+            lock (_lock)
+            {
+                if (_stopping || _handshakes >= _options.MaxHandshakes)
+                {
+                    Count("Too many connections at once have not said who they are.");
+                    socket.Dispose();
+                    continue;
+                }
+
+                _handshakes++;
+                _sockets.Add(socket);
+                var thread = new Thread(() => Run(socket)) { IsBackground = true, Name = "peer" };
+                _threads.Add(thread);
+                thread.Start();
+            }
+        }
+    }
+
+    private void Run(Socket socket)
+    {
+        FrameConnection? connection = null;
+        bool inHandshake = true;
+        try
+        {
+            connection = Handshake(socket, out var hello);
+            lock (_lock)
+            {
+                _handshakes--;
+                inHandshake = false;
+                _connections.Add(connection);
+            }
+
+            Interlocked.Increment(ref _accepted);
+            if (!_stopping)
+            {
+                _serve(connection, hello);
+            }
+        }
+        catch (Exception e) when (inHandshake && e is IOException or SocketException or AuthenticationException
+            or ObjectDisposedException or InvalidOperationException)
+        {
+            Count(e.Message);
+        }
+        catch (IOException)
+        {
+            // The callback saw it; the connection is over.
+        }
+        finally
+        {
+            lock (_lock)
+            {
+                if (inHandshake)
+                {
+                    _handshakes--;
+                }
+
+                _sockets.Remove(socket);
+                if (connection is not null)
+                {
+                    _connections.Remove(connection);
+                }
+
+                _threads.Remove(Thread.CurrentThread);
+            }
+
+            connection?.Dispose();
+            socket.Dispose();
+        }
+    }
+
+    private FrameConnection Handshake(Socket socket, out PeerHello hello)
+    {
+        using var deadline = new Timer(s => ((Socket)s!).Dispose(), socket, _options.HandshakeTimeout, Timeout.InfiniteTimeSpan);
+        PeerTls.Configure(socket);
+        Stream stream = new NetworkStream(socket, ownsSocket: false);
+        try
+        {
+            WorkerRole? role = null;
+            if (_options.Certificate is { } certificate)
+            {
+                var secure = new SslStream(stream, leaveInnerStreamOpen: false);
+                stream = secure;
+                secure.AuthenticateAsServer(PeerTls.Server(certificate, _peers.Keys));
+                role = _peers[WorkerCertificate.ThumbprintOf(secure.RemoteCertificate!)];
+            }
+
+            // Until the Hello has said what this connection is, only a Hello passes the reader.
+            var connection = new FrameConnection(stream, socket, _options.Pages, ConnectionPurpose.None, connector: false);
+            hello = connection.ReadHello();
+            if (Objection(hello, role) is { } objection)
+            {
+                var refusal = connection.Refuse(objection);
+                connection.Drain();
+                throw refusal;
+            }
+
+            connection.Establish(_options.Pages, hello.Purpose);
+            connection.SendHello(new(_options.SplitId, _options.Role, hello.Purpose, _options.Pages, _options.LimitPages));
+            deadline.Change(Timeout.Infinite, Timeout.Infinite);
+
+            return connection;
+        }
+        catch
+        {
+            stream.Dispose();
+            throw;
+        }
+    }
+
+    private string? Objection(PeerHello hello, WorkerRole? authenticated)
+    {
+        if (!CryptographicOperations.FixedTimeEquals(
+            Encoding.ASCII.GetBytes(hello.SplitId), Encoding.ASCII.GetBytes(_options.SplitId)))
+        {
+            return "This worker serves another split VM.";
+        }
+
+        if (hello.Pages != _options.Pages)
+        {
+            return $"The VM has {_options.Pages} pages here, not {hello.Pages}.";
+        }
+
+        if (authenticated is { } role ? role != hello.Role : !_peers.Values.Contains(hello.Role))
+        {
+            return $"The peer is not this split VM's {hello.Role}.";
+        }
+
+        bool allowed = (_options.Role, hello.Role, hello.Purpose) is
+            (WorkerRole.Main, WorkerRole.Source, ConnectionPurpose.Bulk or ConnectionPurpose.Control)
+            or (WorkerRole.Sub, WorkerRole.Source, ConnectionPurpose.Bulk)
+            or (WorkerRole.Sub, WorkerRole.Main, ConnectionPurpose.Bulk or ConnectionPurpose.Demand);
+        return allowed ? null : $"A {_options.Role} takes no {hello.Purpose} connection from a {hello.Role}.";
+    }
+
+    private void Count(string reason)
+    {
+        Interlocked.Increment(ref _refused);
+        _lastRefusal = reason;
+    }
+}
