@@ -1,0 +1,443 @@
+// The oracle: the guest's workload, and the judge of every migration test. It holds memory whose every 8-byte word is a
+// function of (page, generation), verifies and rewrites it for ever, gives parts back and takes others, and tells over
+// the serial port what it finds. Memory that a migration lost, mixed up, or took from an older round can't satisfy it.
+//
+// A command is one line, `[#ID ]NAME [ARGUMENT]... [KEY=VALUE]...`; each is answered by one line, `[#ID ]ok KEY=VALUE...`
+// or `[#ID ]error TEXT`. A repeated ID is not carried out again: its answer is repeated, so that a client whose
+// connection broke (the guest moved) may ask again. Lines that start with `! ` come unasked: each page's first mismatch.
+//
+//   fill MIB          takes memory and fills it               run [rate=MIB_PER_S] [churn=MIB_PER_S] [threads=N]
+//   fresh MIB         the same, but it must read as zero              verifies for ever; rewrites and gives back and
+//   free MIB [scatter]  gives memory back                             takes again at these rates
+//   verify            one pass over every page, now           pause   ends `run`
+//   stat              what was found so far                   meminfo from /proc/meminfo, in kB
+//   sh COMMAND        runs a shell command                    poweroff, reboot
+//
+// Locks: `list_lock` guards the array of chunks: workers and `verify` hold it for reading while they work on a chunk,
+// so a chunk found in the array stays. A chunk's own lock guards its memory and generations. Order: list, chunk.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define WORDS (PAGE / 8)
+#define CHUNK_PAGES 256u
+#define CHUNK_BYTES (CHUNK_PAGES * PAGE)
+#define MAX_THREADS 8
+#define MAX_LINE 4096
+#define MAX_REPORTS 100
+#define RESERVE_KB (24 * 1024) // left to the guest's kernel by fill and fresh
+
+struct chunk {
+    uint64_t *memory;
+    uint64_t first_page; // a name for the chunk's first page, never used again
+    uint64_t verified;   // passes that verified this chunk; a new chunk starts at the least of the others
+    uint64_t verified_at; // milliseconds on the guest's clock
+    pthread_mutex_t lock;
+    uint32_t generation[CHUNK_PAGES];
+    bool reported[CHUNK_PAGES];
+};
+
+static pthread_rwlock_t list_lock;
+static struct chunk **chunks;
+static size_t chunk_count, chunk_capacity;
+static uint64_t next_page;
+
+static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_uint_fast64_t pages_verified, pages_rewritten, pages_churned, errors, reports, cursor;
+
+static pthread_t workers[MAX_THREADS];
+static int worker_count;
+static atomic_bool stopping;
+static double rewrite_rate, churn_rate; // MiB/s of all workers; written only while none runs
+
+static uint64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static uint64_t mix(uint64_t x) { // splitmix64's finalizer
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+// Words 0 and 1 say in clear which page and generation this is, so that a report can tell what was found instead.
+static void fill_page(uint64_t *words, uint64_t page, uint32_t generation) {
+    uint64_t seed = mix(page ^ mix(generation));
+    words[0] = page;
+    words[1] = generation;
+    for (unsigned i = 2; i < WORDS; i++) words[i] = seed + i * 0x9e3779b97f4a7c15u;
+}
+
+static int first_mismatch(const uint64_t *words, uint64_t page, uint32_t generation) {
+    uint64_t seed = mix(page ^ mix(generation));
+    if (words[0] != page) return 0;
+    if (words[1] != generation) return 1;
+    for (unsigned i = 2; i < WORDS; i++)
+        if (words[i] != seed + i * 0x9e3779b97f4a7c15u) return (int)i;
+    return -1;
+}
+
+static void say(const char *line) {
+    pthread_mutex_lock(&output_lock);
+    size_t length = strlen(line), done = 0;
+    while (done < length) {
+        ssize_t n = write(STDOUT_FILENO, line + done, length - done);
+        if (n < 0 && errno != EINTR && errno != EAGAIN) break;
+        if (n > 0) done += (size_t)n;
+    }
+    pthread_mutex_unlock(&output_lock);
+}
+
+static void report(struct chunk *chunk, unsigned index, int word, const char *what) {
+    atomic_fetch_add(&errors, 1);
+    if (chunk->reported[index]) return;
+    chunk->reported[index] = true;
+    if (atomic_fetch_add(&reports, 1) >= MAX_REPORTS) return;
+    const uint64_t *words = chunk->memory + (size_t)index * WORDS;
+    char line[256];
+    snprintf(line, sizeof line, "! %s page=%" PRIu64 " generation=%" PRIu32 " word=%d found=%016" PRIx64
+             " says_page=%" PRIu64 " says_generation=%" PRIu64 " address=%p\n", what, chunk->first_page + index,
+             chunk->generation[index], word, words[word], words[0], words[1], (const void *)words);
+    say(line);
+}
+
+// The chunk's lock is held by the caller, here and in the next two.
+static uint64_t verify_chunk(struct chunk *chunk) {
+    uint64_t found = 0;
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        uint64_t *words = chunk->memory + (size_t)i * WORDS;
+        int word = first_mismatch(words, chunk->first_page + i, chunk->generation[i]);
+        if (word >= 0) { found++; report(chunk, i, word, "mismatch"); }
+    }
+    chunk->verified++;
+    chunk->verified_at = now_ms();
+    atomic_fetch_add(&pages_verified, CHUNK_PAGES);
+    return found;
+}
+
+static void rewrite_chunk(struct chunk *chunk) {
+    for (unsigned i = 0; i < CHUNK_PAGES; i++)
+        fill_page(chunk->memory + (size_t)i * WORDS, chunk->first_page + i, ++chunk->generation[i]);
+    atomic_fetch_add(&pages_rewritten, CHUNK_PAGES);
+}
+
+// New memory must read as zero. Its last word is written first, or the kernel would show its one shared zero page.
+static uint64_t check_zero(struct chunk *chunk) {
+    uint64_t found = 0;
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        volatile uint64_t *words = chunk->memory + (size_t)i * WORDS;
+        words[WORDS - 1] = 1;
+        for (unsigned w = 0; w < WORDS - 1; w++)
+            if (words[w]) { found++; report(chunk, i, (int)w, "not_zero"); break; }
+    }
+    return found;
+}
+
+static void *take(size_t bytes) {
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static uint64_t least_verified(void) { // list_lock is held
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < chunk_count; i++) if (chunks[i]->verified < least) least = chunks[i]->verified;
+    return chunk_count ? least : 0;
+}
+
+static struct chunk *new_chunk(void *memory) {
+    struct chunk *chunk = calloc(1, sizeof *chunk);
+    if (!chunk) return NULL;
+    chunk->memory = memory;
+    chunk->first_page = __atomic_fetch_add(&next_page, CHUNK_PAGES, __ATOMIC_RELAXED);
+    pthread_mutex_init(&chunk->lock, NULL);
+    return chunk;
+}
+
+static void *work(void *ignored) {
+    (void)ignored;
+    double rewrite_budget = 0, churn_budget = 0; // MiB
+    uint64_t last = now_ms();
+    while (!atomic_load(&stopping)) {
+        uint64_t now = now_ms();
+        double seconds = (double)(now - last) / 1000;
+        last = now;
+        // A pause (the guest stood still, a slow page) must not be made up for by a burst.
+        if (seconds > 0.1) seconds = 0.1;
+        rewrite_budget += seconds * rewrite_rate / worker_count;
+        churn_budget += seconds * churn_rate / worker_count;
+        pthread_rwlock_rdlock(&list_lock);
+        struct chunk *chunk = chunk_count ? chunks[atomic_fetch_add(&cursor, 1) % chunk_count] : NULL;
+        if (chunk && pthread_mutex_trylock(&chunk->lock) == 0) {
+            verify_chunk(chunk);
+            if (churn_budget >= 1) {
+                churn_budget -= 1;
+                void *old = chunk->memory, *fresh = take(CHUNK_BYTES);
+                if (fresh) {
+                    munmap(old, CHUNK_BYTES);
+                    chunk->memory = fresh;
+                    check_zero(chunk);
+                    rewrite_chunk(chunk);
+                    atomic_fetch_add(&pages_churned, CHUNK_PAGES);
+                }
+            } else if (rewrite_budget >= 1) {
+                rewrite_budget -= 1;
+                rewrite_chunk(chunk);
+            }
+            pthread_mutex_unlock(&chunk->lock);
+        }
+        pthread_rwlock_unlock(&list_lock);
+        if (!chunk) usleep(1000);
+    }
+    return NULL;
+}
+
+static void stop_workers(void) {
+    atomic_store(&stopping, true);
+    for (int i = 0; i < worker_count; i++) pthread_join(workers[i], NULL);
+    worker_count = 0;
+    atomic_store(&stopping, false);
+}
+
+// ---- Commands: each writes its answer, without the identifier and the line's end.
+
+static char answer[MAX_LINE + 64];
+static void __attribute__((format(printf, 1, 2))) reply(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(answer, sizeof answer, format, arguments);
+    va_end(arguments);
+}
+
+static const char *option(const char *arguments, const char *name) {
+    size_t length = strlen(name);
+    for (const char *at = arguments; (at = strstr(at, name)); at += length)
+        if ((at == arguments || at[-1] == ' ') && at[length] == '=') return at + length + 1;
+    return NULL;
+}
+
+static uint64_t meminfo(const char *field) {
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[128];
+    uint64_t value = 0;
+    size_t length = strlen(field);
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, field, length) && line[length] == ':') value = strtoull(line + length + 1, NULL, 10);
+    if (file) fclose(file);
+    return value;
+}
+
+static bool parse_mib(const char *arguments, size_t *mib) {
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(arguments, &end, 10);
+    if (errno || end == arguments || (*end && *end != ' ') || !value || value > (1ul << 30)) {
+        reply("error expected a number of MiB, got '%.40s'", arguments);
+        return false;
+    }
+    *mib = value;
+    return true;
+}
+
+static void command_take(const char *arguments, bool must_be_zero) {
+    size_t mib;
+    if (!parse_mib(arguments, &mib)) return;
+    uint64_t available = meminfo("MemAvailable");
+    if (mib * 1024 + RESERVE_KB > available) {
+        reply("error the guest has %" PRIu64 " kB available, too little for %zu MiB", available, mib);
+        return;
+    }
+    uint64_t started = now_ms(), before = atomic_load(&errors);
+    uint8_t *memory = take(mib * CHUNK_BYTES);
+    struct chunk **added = calloc(mib, sizeof *added);
+    if (!memory || !added) { reply("error out of address space"); return; }
+    for (size_t i = 0; i < mib; i++) {
+        if (!(added[i] = new_chunk(memory + i * CHUNK_BYTES))) { reply("error out of memory"); return; }
+        if (must_be_zero) check_zero(added[i]);
+        rewrite_chunk(added[i]);
+        added[i]->verified_at = now_ms();
+    }
+    pthread_rwlock_wrlock(&list_lock);
+    uint64_t least = least_verified();
+    if (chunk_count + mib > chunk_capacity) {
+        chunk_capacity = (chunk_count + mib) * 2;
+        chunks = realloc(chunks, chunk_capacity * sizeof *chunks);
+        if (!chunks) abort();
+    }
+    for (size_t i = 0; i < mib; i++) {
+        added[i]->verified = least;
+        chunks[chunk_count++] = added[i];
+    }
+    pthread_rwlock_unlock(&list_lock);
+    free(added);
+    reply("ok pages=%zu errors=%" PRIu64 " ms=%" PRIu64, mib * CHUNK_PAGES, atomic_load(&errors) - before, now_ms() - started);
+}
+
+static void command_free(const char *arguments) {
+    size_t mib;
+    if (!parse_mib(arguments, &mib)) return;
+    bool scatter = strstr(arguments, "scatter");
+    pthread_rwlock_wrlock(&list_lock); // no worker is on any chunk now
+    if (mib > chunk_count) {
+        reply("error only %zu MiB are held", chunk_count);
+    } else {
+        for (size_t i = 0; i < mib; i++) {
+            size_t at = chunk_count - 1;
+            if (scatter) {
+                size_t other = (size_t)(mix(next_page + i) % chunk_count);
+                struct chunk *swapped = chunks[at];
+                chunks[at] = chunks[other];
+                chunks[other] = swapped;
+            }
+            munmap(chunks[at]->memory, CHUNK_BYTES);
+            free(chunks[at]);
+            chunk_count--;
+        }
+        reply("ok pages=%zu held=%zu", mib * CHUNK_PAGES, chunk_count * CHUNK_PAGES);
+    }
+    pthread_rwlock_unlock(&list_lock);
+}
+
+static void command_run(const char *arguments) {
+    const char *rate = option(arguments, "rate"), *churn = option(arguments, "churn"), *threads = option(arguments, "threads");
+    int count = threads ? atoi(threads) : 1;
+    if (count < 1 || count > MAX_THREADS) { reply("error threads must be 1 to %d", MAX_THREADS); return; }
+    stop_workers();
+    rewrite_rate = rate ? strtod(rate, NULL) : 0;
+    churn_rate = churn ? strtod(churn, NULL) : 0;
+    worker_count = count; // before they start: they share the rates by it
+    for (int i = 0; i < count; i++)
+        if (pthread_create(&workers[i], NULL, work, NULL)) abort();
+    reply("ok rate=%g churn=%g threads=%d", rewrite_rate, churn_rate, count);
+}
+
+static void command_verify(void) {
+    uint64_t pages = 0, found = 0, started = now_ms();
+    for (size_t i = 0;; i++) {
+        pthread_rwlock_rdlock(&list_lock); // a chunk at a time, so that others get in between
+        bool end = i >= chunk_count;
+        if (!end) {
+            pthread_mutex_lock(&chunks[i]->lock);
+            found += verify_chunk(chunks[i]);
+            pthread_mutex_unlock(&chunks[i]->lock);
+            pages += CHUNK_PAGES;
+        }
+        pthread_rwlock_unlock(&list_lock);
+        if (end) break;
+    }
+    reply("ok pages=%" PRIu64 " errors=%" PRIu64 " total_errors=%" PRIu64 " ms=%" PRIu64, pages, found,
+          (uint64_t)atomic_load(&errors), now_ms() - started);
+}
+
+static void command_stat(void) {
+    pthread_rwlock_rdlock(&list_lock);
+    uint64_t oldest = 0, now = now_ms(), held = chunk_count * CHUNK_PAGES, passes = least_verified();
+    for (size_t i = 0; i < chunk_count; i++) {
+        uint64_t at = __atomic_load_n(&chunks[i]->verified_at, __ATOMIC_RELAXED);
+        if (at < now && now - at > oldest) oldest = now - at;
+    }
+    pthread_rwlock_unlock(&list_lock);
+    reply("ok pages=%" PRIu64 " pages_verified=%" PRIu64 " passes=%" PRIu64 " errors=%" PRIu64 " rewritten=%" PRIu64
+          " churned=%" PRIu64 " oldest_ms=%" PRIu64 " running=%d", held, (uint64_t)atomic_load(&pages_verified), passes,
+          (uint64_t)atomic_load(&errors), (uint64_t)atomic_load(&pages_rewritten), (uint64_t)atomic_load(&pages_churned),
+          oldest, worker_count);
+}
+
+static void command_shell(const char *arguments) {
+    FILE *output = popen(arguments, "re");
+    if (!output) { reply("error cannot start a shell: %s", strerror(errno)); return; }
+    char text[MAX_LINE - 128];
+    size_t length = 0;
+    for (int c; (c = fgetc(output)) != EOF;) {
+        // Percent-encoding keeps an answer one line of key=value pairs.
+        bool plain = c > ' ' && c < 127 && c != '%';
+        if (length + 4 > sizeof text) continue;
+        length += (size_t)sprintf(text + length, plain ? "%c" : "%%%02X", c);
+    }
+    text[length] = 0;
+    int status = pclose(output);
+    reply("ok status=%d output=%s", WIFEXITED(status) ? WEXITSTATUS(status) : 255, text);
+}
+
+static void carry_out(const char *name, const char *arguments) {
+    if (!strcmp(name, "fill")) command_take(arguments, false);
+    else if (!strcmp(name, "fresh")) command_take(arguments, true);
+    else if (!strcmp(name, "free")) command_free(arguments);
+    else if (!strcmp(name, "run")) command_run(arguments);
+    else if (!strcmp(name, "pause")) { stop_workers(); command_stat(); }
+    else if (!strcmp(name, "stat")) command_stat();
+    else if (!strcmp(name, "verify")) command_verify();
+    else if (!strcmp(name, "sh")) command_shell(arguments);
+    else if (!strcmp(name, "meminfo"))
+        reply("ok MemTotal=%" PRIu64 " MemFree=%" PRIu64 " MemAvailable=%" PRIu64, meminfo("MemTotal"),
+              meminfo("MemFree"), meminfo("MemAvailable"));
+    else if (!strcmp(name, "poweroff")) reboot(RB_POWER_OFF);
+    else if (!strcmp(name, "reboot")) reboot(RB_AUTOBOOT);
+    else reply("error no such command: '%.40s'", name);
+}
+
+static void serve(char *line) {
+    static char last_id[32], text[MAX_LINE + 128];
+    char id[32] = "";
+    while (*line == ' ') line++;
+    if (*line == '#') {
+        size_t length = strcspn(line, " ");
+        snprintf(id, sizeof id, "%.*s", (int)length, line);
+        line += length;
+        while (*line == ' ') line++;
+    }
+    if (!*line) return;
+    if (!*id || strcmp(id, last_id)) {
+        char *arguments = line + strcspn(line, " ");
+        while (*arguments == ' ') *arguments++ = 0;
+        snprintf(last_id, sizeof last_id, "%s", id);
+        carry_out(line, arguments);
+    }
+    snprintf(text, sizeof text, "%s%s%s\n", id, *id ? " " : "", answer);
+    say(text);
+}
+
+int main(void) {
+    struct termios terminal;
+    if (tcgetattr(STDIN_FILENO, &terminal) == 0) {
+        cfmakeraw(&terminal);
+        tcsetattr(STDIN_FILENO, TCSANOW, &terminal);
+    }
+    // Commands that change the list must get in although workers ask for it all the time.
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&list_lock, &attributes);
+    say("oracle ready\n");
+    char line[MAX_LINE];
+    size_t length = 0;
+    for (;;) {
+        char c;
+        ssize_t n = read(STDIN_FILENO, &c, 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) { usleep(10000); continue; } // a hang-up of the port: whoever comes next connects to it again
+        if (c == '\n' || c == '\r') {
+            line[length] = 0;
+            if (length) serve(line);
+            length = 0;
+        } else if (length < sizeof line - 1) {
+            line[length++] = c;
+        }
+    }
+}
