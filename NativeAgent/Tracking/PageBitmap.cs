@@ -86,6 +86,74 @@ internal sealed unsafe class PageBitmap : IDisposable
         Apply(lastWord, lastMask, value);
     }
 
+    /// <summary>Sets every page of <paramref name="range"/>; returns how many of them were clear before.</summary>
+    public long SetCounting(PageRange range)
+    {
+        if (range.Count <= 0)
+        {
+            return 0;
+        }
+
+        Check(range.First);
+        Check(range.End - 1);
+        long firstWord = range.First >> 6;
+        long lastWord = (range.End - 1) >> 6;
+        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
+        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
+        if (firstWord == lastWord)
+        {
+            return SetCounting(firstWord, firstMask & lastMask);
+        }
+
+        long added = SetCounting(firstWord, firstMask);
+        for (long w = firstWord + 1; w < lastWord; w++)
+        {
+            added += SetCounting(w, ulong.MaxValue);
+        }
+
+        return added + SetCounting(lastWord, lastMask);
+    }
+
+    /// <summary>Sets every page that <paramref name="other"/> has; both have the same number of pages.</summary>
+    public void Or(PageBitmap other)
+    {
+        ArgumentOutOfRangeException.ThrowIfNotEqual(other.PageCount, PageCount);
+        for (long w = 0; w < WordCount; w++)
+        {
+            ulong word = other._words[w];
+            if ((word & ~_words[w]) != 0)
+            {
+                _words[w] |= word;
+            }
+        }
+    }
+
+    /// <summary>Clears every page that <paramref name="other"/> has; both have the same number of pages.</summary>
+    public void AndNot(PageBitmap other)
+    {
+        ArgumentOutOfRangeException.ThrowIfNotEqual(other.PageCount, PageCount);
+        for (long w = 0; w < WordCount; w++)
+        {
+            if ((_words[w] & other._words[w]) != 0)
+            {
+                _words[w] &= ~other._words[w];
+            }
+        }
+    }
+
+    /// <summary>Becomes equal to <paramref name="other"/>, which has the same number of pages.</summary>
+    public void CopyFrom(PageBitmap other)
+    {
+        ArgumentOutOfRangeException.ThrowIfNotEqual(other.PageCount, PageCount);
+        for (long w = 0; w < WordCount; w++)
+        {
+            if (_words[w] != other._words[w])
+            {
+                _words[w] = other._words[w];
+            }
+        }
+    }
+
     public void Clear()
     {
         for (long w = 0; w < WordCount; w++)
@@ -164,6 +232,13 @@ internal sealed unsafe class PageBitmap : IDisposable
 
         long page = (w << 6) + BitOperations.TrailingZeroCount(word);
         return page < PageCount ? page : -1;
+    }
+
+    private long SetCounting(long word, ulong mask)
+    {
+        ulong before = _words[word];
+        _words[word] = before | mask;
+        return BitOperations.PopCount(mask & ~before);
     }
 
     private void Apply(long word, ulong mask, bool value)

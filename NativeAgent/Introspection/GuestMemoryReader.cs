@@ -1,0 +1,92 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using Microsoft.Win32.SafeHandles;
+
+namespace FCtrans.Agent.Introspection;
+
+/// <summary>
+/// Reads a guest's physical memory with <c>pread</c> on its RAM files, so that no read ever allocates a page or waits for one
+/// that lies on another host: a hole, and so a remote page, reads as zeros. Does not own the RAM. Any thread may use it.
+/// </summary>
+internal sealed unsafe class GuestMemoryReader(GuestRam ram)
+{
+    public GuestRam Ram { get; } = ram;
+
+    /// <summary>Fills <paramref name="buffer"/>; false (with undefined content) when a byte of it is not RAM or can't be read.</summary>
+    public bool TryRead(GuestPhysicalAddress address, Span<byte> buffer)
+    {
+        ulong at = address.Value;
+        while (!buffer.IsEmpty)
+        {
+            if (!TryLocate(new(at), out var file, out long offset, out ulong contiguous))
+            {
+                return false;
+            }
+
+            int bytes = (int)Math.Min((ulong)buffer.Length, contiguous);
+            // The span stays pinned for the call, and the length is that of the span.
+            fixed (byte* target = buffer)
+            {
+                if (SparseFile.Read(file, target, (nuint)bytes, offset) != bytes)
+                {
+                    return false;
+                }
+            }
+
+            buffer = buffer[bytes..];
+            at += (ulong)bytes;
+        }
+
+        return true;
+    }
+
+    /// <summary>Little-endian; false when it is not RAM.</summary>
+    public bool TryRead<T>(GuestPhysicalAddress address, out T value)
+        where T : unmanaged
+    {
+        T read;
+        if (TryRead(address, new Span<byte>(&read, sizeof(T))))
+        {
+            value = read;
+            return true;
+        }
+
+        value = default;
+        return false;
+    }
+
+    /// <summary>
+    /// Where a guest-physical address lies: the RAM file, the offset in it, and how many bytes from there on
+    /// (<paramref name="contiguous"/>, at least 1) are consecutive both on the guest's bus and in the file.
+    /// </summary>
+    public bool TryLocate(GuestPhysicalAddress address, out SafeFileHandle file, out long offset, out ulong contiguous)
+    {
+        foreach (ref readonly var segment in Ram.Segments)
+        {
+            ulong inSegment = address.Value - segment.Start;
+            if (inSegment >= segment.Bytes)
+            {
+                continue;
+            }
+
+            ulong inRam = segment.RamOffset + inSegment;
+            foreach (var block in Ram.Blocks)
+            {
+                ulong inBlock = inRam - ((ulong)block.FirstPage << PageIndex.PageShift);
+                ulong blockBytes = (ulong)block.PageCount << PageIndex.PageShift;
+                if (inBlock < blockBytes)
+                {
+                    file = block.File;
+                    offset = (long)inBlock;
+                    contiguous = Math.Min(segment.Bytes - inSegment, blockBytes - inBlock);
+                    return true;
+                }
+            }
+        }
+
+        file = null!;
+        offset = 0;
+        contiguous = 0;
+        return false;
+    }
+}

@@ -1,0 +1,35 @@
+namespace FCtrans.Agent.Introspection;
+
+/// <summary>What is known of a guest's unused memory, in pages of 4096 bytes, and how it is known.</summary>
+internal sealed record UnusedFigures
+{
+    public const string Buddy = "buddy";
+    public const string NeverTouchedOnly = "never-touched-only";
+
+    /// <summary><see cref="Buddy"/> or <see cref="NeverTouchedOnly"/>.</summary>
+    public required string Method { get; init; }
+
+    /// <summary>Why not <see cref="Buddy"/>; empty if it is.</summary>
+    public required string Reason { get; init; }
+
+    /// <summary>The guest kernel's release; empty if none was found.</summary>
+    public required string GuestKernel { get; init; }
+
+    public long Total { get; init; }
+
+    /// <summary>0 on a host where the guest is paged: holes mean something else there.</summary>
+    public long NeverTouched { get; init; }
+
+    /// <summary>In the guest's buddy allocator, and touched before.</summary>
+    public long Free { get; init; }
+
+    public long Ballooned { get; init; }
+
+    /// <summary>All that is none of these.</summary>
+    public long Used => Total - NeverTouched - Free - Ballooned;
+
+    public double ScanMilliseconds { get; init; }
+
+    /// <summary>Time taken to find the kernel; 0 when it was known already.</summary>
+    public double FindMilliseconds { get; init; }
+}
