@@ -1,0 +1,172 @@
+using System.Runtime.InteropServices;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Storage;
+
+/// <summary>What a <see cref="StoreServer"/> has done since it was made.</summary>
+internal readonly record struct StoreFigures(
+    long StoredPages, long LimitPages, long PagesWritten, long PagesRead, long PagesDiscarded, int Connections, string? LastError);
+
+/// <summary>
+/// Serves a <see cref="PageStore"/>: give <see cref="Serve"/> to a <see cref="PeerListener"/>, which calls it on each connection's own
+/// thread. Bulk connections change the store, demand connections read it; each handles its frames in order, without allocating.
+/// <para>
+/// A peer has one bulk connection. When it opens another, the old one has broken on its side, but frames of it may still lie in our
+/// socket: they are applied first, and only then the new one is served. Otherwise an old copy of a page could land on a newer one.
+/// </para>
+/// </summary>
+internal sealed unsafe class StoreServer(PageStore store)
+{
+    private readonly Dictionary<WorkerRole, FrameConnection> _bulk = [];
+    private long _written;
+    private long _read;
+    private long _discarded;
+    private int _connections;
+    private volatile string? _lastError;
+
+    public StoreFigures Figures => new(
+        store.StoredPages, store.LimitPages, Interlocked.Read(ref _written), Interlocked.Read(ref _read),
+        Interlocked.Read(ref _discarded), Volatile.Read(ref _connections), _lastError);
+
+    /// <summary>Returns when the peer has closed the connection.</summary>
+    /// <exception cref="IOException">It broke, the peer broke the protocol, or the store failed; also in <see cref="StoreFigures.LastError"/>.</exception>
+    public void Serve(FrameConnection connection, PeerHello hello)
+    {
+        byte* buffer = (byte*)NativeMemory.AlignedAlloc(FrameHeader.MaxPayloadBytes, PageIndex.PageSize);
+        Interlocked.Increment(ref _connections);
+        try
+        {
+            if (hello.Purpose == ConnectionPurpose.Demand)
+            {
+                ServeDemand(connection, buffer);
+            }
+            else
+            {
+                EnterBulk(connection, hello.Role);
+                try
+                {
+                    ServeBulk(connection, buffer);
+                }
+                finally
+                {
+                    LeaveBulk(connection, hello.Role);
+                }
+            }
+        }
+        catch (Exception e) when (e is IOException)
+        {
+            _lastError = e.Message;
+            if (e is not ProtocolException)
+            {
+                // The peer learns why; if it is the network that broke, this fails too and nothing is lost.
+                connection.Refuse(e.Message);
+            }
+
+            connection.Drain();
+            throw;
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _connections);
+            NativeMemory.AlignedFree(buffer);
+        }
+    }
+
+    private void EnterBulk(FrameConnection connection, WorkerRole role)
+    {
+        lock (_bulk)
+        {
+            while (_bulk.TryGetValue(role, out var old))
+            {
+                // What is already in the socket is still read after this; then the old thread leaves.
+                old.Abort();
+                Monitor.Wait(_bulk);
+            }
+
+            _bulk[role] = connection;
+        }
+    }
+
+    private void LeaveBulk(FrameConnection connection, WorkerRole role)
+    {
+        lock (_bulk)
+        {
+            if (_bulk.GetValueOrDefault(role) == connection)
+            {
+                _bulk.Remove(role);
+            }
+
+            Monitor.PulseAll(_bulk);
+        }
+    }
+
+    private void ServeBulk(FrameConnection connection, byte* buffer)
+    {
+        while (connection.Read(out var frame, new Span<byte>(buffer, FrameHeader.MaxPayloadBytes)))
+        {
+            switch (frame.Type)
+            {
+                case FrameType.Pages:
+                    store.Put(frame.Range, buffer);
+                    Interlocked.Add(ref _written, frame.PageCount);
+                    break;
+                case FrameType.ZeroPages:
+                case FrameType.Discard:
+                    Interlocked.Add(ref _discarded, store.Discard(frame.Range));
+                    break;
+                case FrameType.Barrier:
+                    connection.Send(FrameHeader.Of(FrameType.BarrierDone, frame.Sequence));
+                    connection.Flush();
+                    break;
+                case FrameType.List:
+                    List(connection);
+                    break;
+                default:
+                    throw connection.Refuse($"A store takes no frames of type {(int)frame.Type}.");
+            }
+        }
+    }
+
+    private void ServeDemand(FrameConnection connection, byte* buffer)
+    {
+        while (connection.ReadHeader(out var frame))
+        {
+            if (frame.Type != FrameType.Get)
+            {
+                throw connection.Refuse($"A store takes no frames of type {(int)frame.Type} here.");
+            }
+
+            int count = (int)frame.PageCount;
+            byte* content = buffer + count;
+            for (int i = 0; i < count; i++)
+            {
+                bool here = store.TryGet(frame.FirstPage + i, content);
+                buffer[i] = here ? (byte)1 : (byte)0;
+                content += here ? PageIndex.PageSize : 0;
+            }
+
+            Interlocked.Add(ref _read, count);
+            connection.Send(
+                FrameHeader.Of(FrameType.GetDone, frame.Range, frame.Sequence), new ReadOnlySpan<byte>(buffer, (int)(content - buffer)));
+            if (!connection.HasBufferedInput)
+            {
+                connection.Flush();
+            }
+        }
+    }
+
+    private void List(FrameConnection connection)
+    {
+        long from = 0;
+        while (store.NextHeld(from, out var run))
+        {
+            connection.Send(FrameHeader.Of(FrameType.Held, run));
+            from = run.End;
+        }
+
+        connection.Send(FrameHeader.Of(FrameType.ListDone));
+        connection.Flush();
+    }
+}
