@@ -42,6 +42,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, EntryPoint = "fstat", SetLastError = true)]
     internal static partial int FStat(SafeFileHandle file, FileStatus* status);
 
+    [LibraryImport(Name, EntryPoint = "fstatfs", SetLastError = true)]
+    internal static partial int FStatFs(SafeFileHandle file, FileSystemStatus* status);
+
     [LibraryImport(Name, EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int Open(string path, int flags, uint mode);
 
