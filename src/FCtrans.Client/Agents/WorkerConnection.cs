@@ -1,0 +1,66 @@
+using System.Runtime.CompilerServices;
+using FCtrans.Contracts;
+using Grpc.Core;
+
+namespace FCtrans.Client;
+
+/// <summary>A connection to one worker on a host. Dispose it when done: each holds an SSH channel.</summary>
+public sealed class WorkerConnection : IDisposable
+{
+    private static readonly TimeSpan s_callLimit = TimeSpan.FromSeconds(30);
+
+    /// <summary>The VM must be given back by then: undoing the protection of a large VM takes a while.</summary>
+    private static readonly TimeSpan s_abortLimit = TimeSpan.FromSeconds(120);
+
+    private readonly SshRpcChannel _channel;
+    private readonly Worker.WorkerClient _worker;
+    private readonly string _vm;
+
+    internal WorkerConnection(SshRpcChannel channel, string vm)
+    {
+        _channel = channel;
+        _vm = vm;
+        _worker = new Worker.WorkerClient(channel.Invoker);
+    }
+
+    /// <summary>The worker's state now.</summary>
+    public Task<WorkerStatus> GetStatusAsync(CancellationToken cancellation) => _channel.CallAsync(
+        "a worker's state", o => _worker.GetStatusAsync(new GetStatusRequest(), o), s_callLimit, cancellation);
+
+    /// <summary>States as they change, until the work has ended. Ends early with an exception when the connection breaks.</summary>
+    public async IAsyncEnumerable<WorkerStatus> WatchAsync(
+        TimeSpan interval, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        using AsyncServerStreamingCall<WorkerStatus> call = _worker.Watch(
+            new WatchRequest { IntervalMilliseconds = (int)interval.TotalMilliseconds }, cancellationToken: cancellation);
+        while (true)
+        {
+            try
+            {
+                if (!await call.ResponseStream.MoveNext(cancellation).ConfigureAwait(false))
+                {
+                    yield break;
+                }
+            }
+            catch (RpcException e) when (e.StatusCode == StatusCode.Cancelled && cancellation.IsCancellationRequested)
+            {
+                throw new OperationCanceledException(cancellation);
+            }
+            catch (RpcException e)
+            {
+                throw await _channel.TranslateAsync(e, "watching a worker", s_callLimit).ConfigureAwait(false);
+            }
+
+            yield return call.ResponseStream.Current;
+        }
+    }
+
+    /// <summary>Gives the migration up; returns when the VM runs at the source again.</summary>
+    /// <exception cref="FCtransException">MigrationCommitted: too late.</exception>
+    public Task<WorkerStatus> AbortAsync(string reason, CancellationToken cancellation) => _channel.CallAsync(
+        "stopping a migration", o => _worker.AbortAsync(new AbortRequest { Reason = reason }, o), s_abortLimit, cancellation,
+        e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.MigrationCommitted(_vm, e) : null);
+
+    /// <inheritdoc/>
+    public void Dispose() => _channel.Dispose();
+}

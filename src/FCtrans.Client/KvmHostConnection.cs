@@ -1,0 +1,138 @@
+using FCtrans.Contracts;
+using Grpc.Core;
+
+namespace FCtrans.Client;
+
+/// <summary>
+/// A host that FCtrans can use: an SSH connection, the agent on it, and calls to that agent. Safe for use by several threads.
+/// A connection that dropped is opened again by the next call.
+/// </summary>
+public sealed class KvmHostConnection : IDisposable
+{
+    private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(120);
+
+    private readonly SshSession _session;
+    private readonly SshRpcChannel _channel;
+    private readonly HostAgent.HostAgentClient _agent;
+    private readonly string _agentPath;
+
+    private KvmHostConnection(KvmHostSettings settings, SshSession session, string agentPath)
+    {
+        Settings = settings;
+        _session = session;
+        _agentPath = agentPath;
+        _channel = new SshRpcChannel(session, settings.HostName, $"exec '{agentPath}' stdio");
+        _agent = new HostAgent.HostAgentClient(_channel.Invoker);
+        Info = new HostInfo();
+    }
+
+    /// <summary>How it was connected.</summary>
+    public KvmHostSettings Settings { get; }
+
+    /// <summary>The name in messages: what the user calls the host.</summary>
+    public string Name => Settings.HostName;
+
+    /// <summary>What the host said of itself last.</summary>
+    public HostInfo Info { get; private set; }
+
+    /// <summary>The agent's path on the host.</summary>
+    public string AgentPath => _agentPath;
+
+    /// <summary>Whether the SSH connection stands at this moment.</summary>
+    public bool IsConnected => _session.IsConnected;
+
+    /// <summary>The host's key, as <c>SHA256:…</c>.</summary>
+    public string HostKeyFingerprint => _session.HostKeyFingerprint;
+
+    /// <summary>Where the other hosts send guest memory for this one; empty when it is not known.</summary>
+    public string DataAddress => Settings.DataAddress ?? Info.ConnectionAddress;
+
+    /// <summary>Connects, checks the host's key, brings the agent if need be, and asks the host about itself.</summary>
+    /// <exception cref="FCtransException">
+    /// HostUnreachable, HostKeyUnknown, HostKeyChanged, HostKeyRevoked, AuthenticationFailed, NoCredential, KeyFileUnusable,
+    /// HostUnsupported, AgentUploadFailed, AgentStartFailed, HostTimeout.
+    /// </exception>
+    public static async Task<KvmHostConnection> OpenAsync(
+        KvmHostSettings settings, AgentPackage package, CancellationToken cancellation)
+    {
+        var session = new SshSession(settings);
+        KvmHostConnection? connection = null;
+        try
+        {
+            await session.ClientAsync(cancellation).ConfigureAwait(false);
+            string path = await AgentDeployment.EnsureAsync(session, settings, package, cancellation).ConfigureAwait(false);
+            connection = new KvmHostConnection(settings, session, path);
+            await connection.GetHostAsync(cancellation).ConfigureAwait(false);
+            return connection;
+        }
+        catch
+        {
+            connection?.Dispose();
+            session.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Asks the host about itself.</summary>
+    public async Task<HostInfo> GetHostAsync(CancellationToken cancellation) => Info = await CallAsync(
+        "the host's properties", o => _agent.GetHostAsync(new GetHostRequest(), o), cancellation).ConfigureAwait(false);
+
+    /// <summary>The VMs that run on the host.</summary>
+    public async Task<IReadOnlyList<VmInfo>> ListVmsAsync(CancellationToken cancellation) => (await CallAsync(
+        "the host's VMs", o => _agent.ListVmsAsync(new ListVmsRequest(), o), cancellation).ConfigureAwait(false)).Vms;
+
+    /// <summary>Looks once how much of a VM's memory is in use.</summary>
+    /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
+    public Task<UnusedMemory> GetUnusedMemoryAsync(string vm, CancellationToken cancellation) => _channel.CallAsync(
+        "a VM's unused memory", o => _agent.GetUnusedMemoryAsync(new GetUnusedMemoryRequest { Vm = vm }, o), s_startLimit,
+        cancellation, e => e.StatusCode switch
+        {
+            StatusCode.NotFound => Failure.VmNotFound(vm, $"'{Name}'"),
+            StatusCode.FailedPrecondition => Failure.VmMemoryUnreadable(vm, e.Status.Detail, e),
+            _ => null,
+        });
+
+    /// <summary>Makes a worker's directory and key pair.</summary>
+    public Task<PreparedWorker> PrepareWorkerAsync(string splitId, WorkerRole role, CancellationToken cancellation) => CallAsync(
+        "preparing a worker",
+        o => _agent.PrepareWorkerAsync(new PrepareWorkerRequest { SplitId = splitId, Role = role }, o), cancellation);
+
+    /// <summary>Starts a prepared worker; returns once it listens (main, sub) or runs (source).</summary>
+    public Task<StartedWorker> StartWorkerAsync(WorkerSpec spec, CancellationToken cancellation) => _channel.CallAsync(
+        "starting a worker", o => _agent.StartWorkerAsync(new StartWorkerRequest { Spec = spec }, o), s_startLimit, cancellation);
+
+    /// <summary>All workers on the host, ended ones too.</summary>
+    public async Task<IReadOnlyList<WorkerSummary>> ListWorkersAsync(CancellationToken cancellation) => (await CallAsync(
+        "the host's workers", o => _agent.ListWorkersAsync(new ListWorkersRequest(), o), cancellation)
+        .ConfigureAwait(false)).Workers;
+
+    /// <summary>Ends a worker and removes what it kept. Refused while a VM depends on it, unless forced.</summary>
+    public Task RemoveWorkerAsync(string splitId, WorkerRole role, bool force, CancellationToken cancellation) =>
+        _channel.CallAsync(
+            "removing a worker",
+            o => _agent.RemoveWorkerAsync(new RemoveWorkerRequest { SplitId = splitId, Role = role, Force = force }, o),
+            s_startLimit, cancellation,
+            e => e.StatusCode == StatusCode.NotFound ? Failure.MigrationNotFound($"{splitId} on '{Name}'") : null);
+
+    /// <summary>A connection of its own to one worker. Nothing is sent before its first call.</summary>
+    public WorkerConnection ConnectWorker(string splitId, WorkerRole role, string vm)
+    {
+        if (splitId.Length is 0 or > 64 || !splitId.All(char.IsAsciiHexDigit))
+        {
+            throw new ArgumentException("A split id is hexadecimal.", nameof(splitId));
+        }
+
+        string name = role.ToString().ToLowerInvariant();
+        return new WorkerConnection(new SshRpcChannel(_session, Name, $"exec '{_agentPath}' connect {splitId} {name}"), vm);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _channel.Dispose();
+        _session.Dispose();
+    }
+
+    private Task<T> CallAsync<T>(string what, Func<CallOptions, AsyncUnaryCall<T>> call, CancellationToken cancellation) =>
+        _channel.CallAsync(what, call, Settings.Timeout, cancellation);
+}

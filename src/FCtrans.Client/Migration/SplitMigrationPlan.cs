@@ -1,0 +1,187 @@
+using FCtrans.Contracts;
+
+namespace FCtrans.Client;
+
+/// <summary>
+/// A request that was checked against what the hosts say now. Checking changes nothing anywhere, so whatever is wrong is said
+/// before anything begins.
+/// </summary>
+public sealed class SplitMigrationPlan
+{
+    private static readonly string[] s_sourceNeeds =
+        ["userfaultfd", "userfaultfd-wp-async", "pagemap-scan", "ptrace", "pidfd-getfd"];
+
+    private static readonly string[] s_mainNeeds = ["userfaultfd", "ptrace", "pidfd-getfd", "ram-directory", "qemu"];
+    private static readonly string[] s_subNeeds = ["ram-directory"];
+
+    private SplitMigrationPlan(
+        SplitMigrationRequest request, VmInfo vm, ulong mainMemoryBytes, ulong[] subRoomBytes, IReadOnlyList<string> warnings)
+    {
+        Request = request;
+        Vm = vm;
+        MainMemoryBytes = mainMemoryBytes;
+        SubRoomBytes = subRoomBytes;
+        Warnings = warnings;
+    }
+
+    /// <summary>What was asked for.</summary>
+    public SplitMigrationRequest Request { get; }
+
+    /// <summary>The VM as its host described it just now.</summary>
+    public VmInfo Vm { get; }
+
+    /// <summary>Bytes of the guest's memory that may stay on the main host; whole pages, at most the guest's size.</summary>
+    public ulong MainMemoryBytes { get; }
+
+    /// <summary>What each sub-host could take, in bytes.</summary>
+    public IReadOnlyList<ulong> SubRoomBytes { get; }
+
+    /// <summary>What may go wrong later, for the user to read.</summary>
+    public IReadOnlyList<string> Warnings { get; }
+
+    /// <summary>Asks the hosts and checks everything that can be checked before anything is changed.</summary>
+    /// <exception cref="FCtransException">The first thing found wrong.</exception>
+    public static async Task<SplitMigrationPlan> MakeAsync(SplitMigrationRequest request, CancellationToken cancellation)
+    {
+        CheckHostsDiffer(request);
+
+        Task<IReadOnlyList<VmInfo>> vms = request.Source.ListVmsAsync(cancellation);
+        Task<HostInfo> source = request.Source.GetHostAsync(cancellation);
+        Task<HostInfo> main = request.MainHost.GetHostAsync(cancellation);
+        Task<HostInfo>[] subs = [.. request.SubHosts.Select(h => h.GetHostAsync(cancellation))];
+        await Task.WhenAll([vms, source, main, .. subs]).ConfigureAwait(false);
+
+        VmInfo vm = FindVm(request, vms.Result);
+        if (!vm.CanSplit)
+        {
+            string reasons = string.Join(" ", vm.Obstacles.Select(o => $"{o.Reason.Trim()} {o.Remedy.Trim()}".Trim()));
+            throw Failure.VmCannotBeSplit(vm.Name, reasons.Length > 0 ? reasons : "its host gives no reason.");
+        }
+
+        Require(request.Source, source.Result, "source", s_sourceNeeds);
+        Require(request.MainHost, main.Result, "main host", s_mainNeeds);
+        for (int i = 0; i < subs.Length; i++)
+        {
+            Require(request.SubHosts[i], subs[i].Result, "sub-host", s_subNeeds);
+        }
+
+        foreach (KvmHostConnection host in request.SubHosts.Prepend(request.MainHost))
+        {
+            if (host.DataAddress.Length == 0)
+            {
+                throw Failure.DataAddressUnknown(host.Name);
+            }
+        }
+
+        ulong mainBytes = Math.Min(request.MainMemoryBytes(vm.MemoryBytes), vm.MemoryBytes) & ~4095UL;
+        if (mainBytes < SplitMigrationRequest.MinMainMemoryBytes)
+        {
+            throw Failure.MainMemoryInvalid(
+                ByteSize.Text(mainBytes),
+                $"it must be at least {ByteSize.Text(SplitMigrationRequest.MinMainMemoryBytes)}");
+        }
+
+        CheckMainRoom(request.MainHost, main.Result, mainBytes);
+        ulong[] rooms = [.. subs.Select(s => Room(s.Result))];
+        var warnings = new List<string>();
+        CheckSubRoom(request, vm, mainBytes, rooms, warnings);
+        return new SplitMigrationPlan(request, vm, mainBytes, rooms, warnings);
+    }
+
+    private static void CheckHostsDiffer(SplitMigrationRequest request)
+    {
+        if (request.SubHosts.Count > SplitMigrationRequest.MaxSubHosts)
+        {
+            throw Failure.TooManySubHosts(request.SubHosts.Count, SplitMigrationRequest.MaxSubHosts);
+        }
+
+        if (SameHost(request.Source, request.MainHost))
+        {
+            throw Failure.MainHostIsSource(request.MainHost.Name);
+        }
+
+        KvmHostConnection[] all = [request.Source, request.MainHost, .. request.SubHosts];
+        for (int i = 2; i < all.Length; i++)
+        {
+            for (int j = 0; j < i; j++)
+            {
+                if (SameHost(all[i], all[j]))
+                {
+                    throw Failure.HostNamedTwice(all[i].Name);
+                }
+            }
+        }
+    }
+
+    /// <summary>One sshd is one host, whatever names it was connected by.</summary>
+    private static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
+        ReferenceEquals(a, b)
+        || (a.Settings.Port == b.Settings.Port
+            && (string.Equals(a.Name, b.Name, StringComparison.OrdinalIgnoreCase)
+                || (a.Info.ConnectionAddress.Length > 0 && a.Info.ConnectionAddress == b.Info.ConnectionAddress)));
+
+    private static VmInfo FindVm(SplitMigrationRequest request, IReadOnlyList<VmInfo> vms) =>
+        vms.FirstOrDefault(v => v.Name == request.VmName
+            && (request.VmProcessId == 0 || v.ProcessId == request.VmProcessId))
+        ?? throw Failure.VmNotFound(request.VmName, $"'{request.Source.Name}'");
+
+    private static void Require(KvmHostConnection host, HostInfo info, string part, string[] needs)
+    {
+        HostCapability[] missing = [.. info.Capabilities.Where(c => !c.Available && needs.Contains(c.Name))];
+        if (missing.Length > 0)
+        {
+            throw Failure.HostCapabilityMissing(
+                host.Name, part, string.Join(" ", missing.Select(c => $"{c.Name} is missing: {c.Detail.Trim()} {c.Remedy.Trim()}".Trim())));
+        }
+    }
+
+    /// <summary>A tmpfs may promise more than there is memory, and the other way round.</summary>
+    private static ulong Room(HostInfo info) => Math.Min(info.RamDirectoryFreeBytes, info.MemoryAvailableBytes);
+
+    private static void CheckMainRoom(KvmHostConnection host, HostInfo info, ulong needed)
+    {
+        if (info.RamDirectoryFreeBytes < needed)
+        {
+            throw Failure.MainHostTooSmall(host.Name, needed, info.RamDirectoryFreeBytes, "in its RAM directory are");
+        }
+
+        if (info.MemoryAvailableBytes < needed)
+        {
+            throw Failure.MainHostTooSmall(host.Name, needed, info.MemoryAvailableBytes, "of its memory are");
+        }
+    }
+
+    /// <summary>
+    /// What is in use now must fit, or the migration could not end. What the guest may come to use later may be more than the
+    /// sub-hosts have: that is the user's to decide, so it is a warning.
+    /// </summary>
+    private static void CheckSubRoom(
+        SplitMigrationRequest request, VmInfo vm, ulong mainBytes, ulong[] rooms, List<string> warnings)
+    {
+        ulong room = 0;
+        foreach (ulong r in rooms)
+        {
+            room += r;
+        }
+
+        string names = request.SubHosts.Count == 0 ? "none" : string.Join(", ", request.SubHosts.Select(h => h.Name));
+        ulong later = vm.MemoryBytes - mainBytes;
+        if (request.SubHosts.Count == 0 && later > 0)
+        {
+            throw Failure.SubHostsTooSmall(names, later, 0);
+        }
+
+        ulong now = vm.ResidentBytes > mainBytes ? vm.ResidentBytes - mainBytes : 0;
+        if (now > room)
+        {
+            throw Failure.SubHostsTooSmall(names, now, room);
+        }
+
+        if (later > room)
+        {
+            warnings.Add(
+                $"If '{vm.Name}' comes to use all its memory, {ByteSize.Text(later)} must lie on the sub-hosts ({names}), "
+                + $"which have {ByteSize.Text(room)} free now.");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+namespace FCtrans.Client;
+
+/// <summary>What a split migration is to do.</summary>
+public sealed record SplitMigrationRequest
+{
+    /// <summary>Sub-hosts are numbered 0 to 30 in the page table.</summary>
+    public const int MaxSubHosts = 31;
+
+    /// <summary>Below this not even a guest kernel's own pages fit.</summary>
+    public const ulong MinMainMemoryBytes = 16UL << 20;
+
+    /// <summary>The host where the VM runs.</summary>
+    public required KvmHostConnection Source { get; init; }
+
+    /// <summary>The VM's name on that host.</summary>
+    public required string VmName { get; init; }
+
+    /// <summary>The VM's process id there, to tell VMs of one name apart; 0: whichever has the name.</summary>
+    public int VmProcessId { get; init; }
+
+    /// <summary>The host that is to run the VM's processors.</summary>
+    public required KvmHostConnection MainHost { get; init; }
+
+    /// <summary>The hosts that are to hold the rest of its memory; none is allowed when all of it fits the main host.</summary>
+    public required IReadOnlyList<KvmHostConnection> SubHosts { get; init; }
+
+    /// <summary>How many bytes of the guest's memory may stay on the main host, given the guest's size in bytes.</summary>
+    public required Func<ulong, ulong> MainMemoryBytes { get; init; }
+
+    /// <summary>Leave out memory that the guest does not use.</summary>
+    public bool TrackUnused { get; init; } = true;
+
+    /// <summary>The longest standstill at the switch-over that the rounds aim at.</summary>
+    public TimeSpan MaxDowntime { get; init; } = TimeSpan.FromMilliseconds(300);
+
+    /// <summary>After so many rounds the switch-over comes, however much is left.</summary>
+    public int MaxRounds { get; init; } = 30;
+
+    /// <summary>Bytes a second to all hosts together; 0: no limit.</summary>
+    public ulong BandwidthLimitBytesPerSecond { get; init; }
+
+    /// <summary>When to give up; null: never.</summary>
+    public TimeSpan? Timeout { get; init; }
+}

@@ -1,0 +1,299 @@
+using System.Net.Sockets;
+using System.Text;
+using Renci.SshNet;
+using Renci.SshNet.Common;
+
+namespace FCtrans.Client;
+
+/// <summary>
+/// One SSH connection to a host, with the host's key checked by us. Opened on first use and again when it has dropped.
+/// Safe for use by several threads; owns the client.
+/// </summary>
+internal sealed class SshSession : IDisposable
+{
+    private static readonly string[] s_usualKeys = ["id_ed25519", "id_ecdsa", "id_rsa"];
+
+    private readonly KvmHostSettings _settings;
+    private readonly SemaphoreSlim _opening = new(1, 1);
+    private SshClient? _client;
+    private bool _disposed;
+
+    public SshSession(KvmHostSettings settings) => _settings = settings;
+
+    public bool IsConnected => _client is { IsConnected: true };
+
+    /// <summary>The key that the host showed, as <c>SHA256:…</c>; empty before the first connection.</summary>
+    public string HostKeyFingerprint { get; private set; } = "";
+
+    /// <summary>The connected client.</summary>
+    /// <exception cref="FCtransException">HostUnreachable, AuthenticationFailed, HostKey…, NoCredential, KeyFileUnusable.</exception>
+    public async Task<SshClient> ClientAsync(CancellationToken cancellation)
+    {
+        if (_client is { IsConnected: true } ready)
+        {
+            return ready;
+        }
+
+        await _opening.WaitAsync(cancellation).ConfigureAwait(false);
+        try
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            if (_client is { IsConnected: true } meanwhile)
+            {
+                return meanwhile;
+            }
+
+            _client?.Dispose();
+            _client = null;
+            return _client = await OpenAsync(cancellation).ConfigureAwait(false);
+        }
+        finally
+        {
+            _opening.Release();
+        }
+    }
+
+    /// <summary>Starts a command and gives its input and output.</summary>
+    public async Task<SshCommandStream> StartAsync(string command, CancellationToken cancellation)
+    {
+        SshClient client = await ClientAsync(cancellation).ConfigureAwait(false);
+        try
+        {
+            return await Task.Run(() => SshCommandStream.Start(client, command), cancellation).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is SshException or SocketException or InvalidOperationException)
+        {
+            throw Failure.ConnectionLost(_settings.HostName, e.Message, e);
+        }
+    }
+
+    /// <summary>Runs a command to its end. <paramref name="input"/> goes to its standard input.</summary>
+    public async Task<RemoteCommandResult> RunAsync(
+        string command, Stream? input, TimeSpan limit, CancellationToken cancellation)
+    {
+        using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        timeout.CancelAfter(limit);
+        using SshCommandStream stream = await StartAsync(command, timeout.Token).ConfigureAwait(false);
+        try
+        {
+            Task<string> output = ReadTextAsync(stream, timeout.Token);
+            if (input is not null)
+            {
+                try
+                {
+                    await input.CopyToAsync(stream, 256 * 1024, timeout.Token).ConfigureAwait(false);
+                }
+                catch (IOException)
+                {
+                    // The command ended early; its status and standard error say why.
+                }
+            }
+
+            stream.EndInput();
+            string text = "";
+            try
+            {
+                text = await output.ConfigureAwait(false);
+            }
+            catch (IOException e)
+            {
+                throw Failure.ConnectionLost(_settings.HostName, e.Message, e);
+            }
+
+            int? status = await stream.WaitForExitAsync(TimeSpan.FromSeconds(5)).ConfigureAwait(false);
+            return new RemoteCommandResult(status, text, stream.ErrorTail);
+        }
+        catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
+        {
+            throw Failure.HostTimeout(_settings.HostName, "a command over SSH", limit, e);
+        }
+    }
+
+    public void Dispose()
+    {
+        _disposed = true;
+        try
+        {
+            _client?.Dispose();
+        }
+        catch (Exception e) when (e is SshException or SocketException)
+        {
+            System.Diagnostics.Debug.WriteLine(e);
+        }
+    }
+
+    private static async Task<string> ReadTextAsync(Stream stream, CancellationToken cancellation)
+    {
+        using var reader = new StreamReader(stream, Encoding.UTF8, false, 4096, leaveOpen: true);
+        return await reader.ReadToEndAsync(cancellation).ConfigureAwait(false);
+    }
+
+    private async Task<SshClient> OpenAsync(CancellationToken cancellation)
+    {
+        string host = _settings.HostName;
+        var info = new ConnectionInfo(host, _settings.Port, _settings.UserName, Authentication()) { Timeout = _settings.Timeout };
+        KnownHostsFile known = KnownHostsFile.Read(_settings.KnownHostsFile);
+        PreferKnownKeyTypes(info, known);
+
+        var client = new SshClient(info) { KeepAliveInterval = TimeSpan.FromSeconds(15) };
+        FCtransException? refusal = null;
+        byte[]? checkedKey = null;
+        client.HostKeyReceived += (_, e) =>
+        {
+            // Asked again at each renewal of the session's keys: the host must stay the one it was.
+            refusal = checkedKey is not null && e.HostKey.AsSpan().SequenceEqual(checkedKey) ? null : CheckHostKey(known, e);
+            checkedKey = refusal is null ? e.HostKey : null;
+            e.CanTrust = refusal is null;
+        };
+
+        bool open = false;
+        try
+        {
+            await client.ConnectAsync(cancellation).ConfigureAwait(false);
+            open = true;
+            return client;
+        }
+        catch (Exception) when (refusal is not null)
+        {
+            throw refusal;
+        }
+        catch (SshAuthenticationException e)
+        {
+            throw Failure.AuthenticationFailed(host, _settings.UserName, e.Message, e);
+        }
+        catch (Exception e) when (e is SshException or SocketException or ProxyException or IOException)
+        {
+            throw Failure.HostUnreachable(host, _settings.Port, e.Message, e);
+        }
+        finally
+        {
+            if (!open)
+            {
+                client.Dispose();
+            }
+        }
+    }
+
+    private FCtransException? CheckHostKey(KnownHostsFile known, HostKeyEventArgs e)
+    {
+        string host = _settings.HostName;
+        string fingerprint = KnownHostsFile.Fingerprint(e.HostKey);
+        string keyType = KeyTypeOf(e.HostKey);
+        HostKeyFinding finding = known.Find(host, _settings.Port, e.HostKey);
+        string where = $"{known.Path}, line {finding.Line},";
+        bool named = _settings.AcceptedFingerprint == fingerprint;
+        switch (finding.Status)
+        {
+            case HostKeyStatus.Known:
+                break;
+            case HostKeyStatus.Revoked:
+                return Failure.HostKeyRevoked(host, fingerprint, where.TrimEnd(','));
+            case HostKeyStatus.Changed when !named:
+                return Failure.HostKeyChanged(host, keyType, fingerprint, where.TrimEnd(','));
+            case HostKeyStatus.Unknown when !named && (!_settings.AcceptUnknownHostKey || _settings.AcceptedFingerprint is not null):
+                return Failure.HostKeyUnknown(host, keyType, fingerprint, known.Path);
+            default:
+                try
+                {
+                    KnownHostsFile.Replace(_settings.KnownHostsFile, host, _settings.Port, keyType, e.HostKey);
+                }
+                catch (FCtransException failure)
+                {
+                    return failure;
+                }
+
+                break;
+        }
+
+        HostKeyFingerprint = fingerprint;
+        return null;
+    }
+
+    /// <summary>The type stands at the start of the key itself; the negotiated algorithm's name may differ (RSA).</summary>
+    private static string KeyTypeOf(byte[] key)
+    {
+        int length = key.Length < 4 ? -1 : System.Buffers.Binary.BinaryPrimitives.ReadInt32BigEndian(key);
+        return length is < 1 or > 64 || length > key.Length - 4 ? "unknown" : Encoding.ASCII.GetString(key, 4, length);
+    }
+
+    /// <summary>
+    /// Asks first for the types of key that the file has, as ssh does: a host with several keys would else show one that
+    /// the file does not name. Certificates are not asked for: there is no authority to check them against.
+    /// </summary>
+    private void PreferKnownKeyTypes(ConnectionInfo info, KnownHostsFile known)
+    {
+        foreach (string name in info.HostKeyAlgorithms.Keys.Where(k => k.Contains("-cert-", StringComparison.Ordinal)).ToArray())
+        {
+            info.HostKeyAlgorithms.Remove(name);
+        }
+
+        foreach (string type in known.KeyTypes(_settings.HostName, _settings.Port).Reverse())
+        {
+            string[] names = type == "ssh-rsa" ? ["ssh-rsa", "rsa-sha2-256", "rsa-sha2-512"] : [type];
+            foreach (string name in names)
+            {
+                if (info.HostKeyAlgorithms.ContainsKey(name))
+                {
+                    info.HostKeyAlgorithms.SetPosition(name, 0);
+                }
+            }
+        }
+    }
+
+    private AuthenticationMethod[] Authentication()
+    {
+        string user = _settings.UserName;
+        string? password = _settings.Password;
+        if (_settings.KeyFile is { } keyFile)
+        {
+            return [new PrivateKeyAuthenticationMethod(user, LoadKey(keyFile, password))];
+        }
+
+        if (password is not null)
+        {
+            var interactive = new KeyboardInteractiveAuthenticationMethod(user);
+            interactive.AuthenticationPrompt += (_, e) =>
+            {
+                foreach (AuthenticationPrompt prompt in e.Prompts)
+                {
+                    prompt.Response = password;
+                }
+            };
+            return [new PasswordAuthenticationMethod(user, password), interactive];
+        }
+
+        string directory = Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".ssh");
+        var keys = new List<IPrivateKeySource>();
+        FCtransException? unusable = null;
+        foreach (string path in s_usualKeys.Select(name => Path.Combine(directory, name)).Where(File.Exists))
+        {
+            try
+            {
+                keys.Add(LoadKey(path, null));
+            }
+            catch (FCtransException e)
+            {
+                unusable ??= e;
+            }
+        }
+
+        return keys.Count > 0
+            ? [new PrivateKeyAuthenticationMethod(user, [.. keys])]
+            : throw unusable ?? Failure.NoCredential(
+                _settings.HostName, string.Join(", ", s_usualKeys.Select(name => Path.Combine(directory, name))));
+    }
+
+    private static PrivateKeyFile LoadKey(string path, string? passphrase)
+    {
+        try
+        {
+            return passphrase is null ? new PrivateKeyFile(path) : new PrivateKeyFile(path, passphrase);
+        }
+        catch (Exception e) when (e is SshException or IOException or UnauthorizedAccessException or FormatException
+            or InvalidOperationException or ArgumentException or NotSupportedException
+            or System.Security.Cryptography.CryptographicException)
+        {
+            throw Failure.KeyFileUnusable(path, e.Message, e);
+        }
+    }
+}
