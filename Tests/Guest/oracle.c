@@ -4,7 +4,7 @@
 //
 // A command is one line, `[#ID ]NAME [ARGUMENT]... [KEY=VALUE]...`; each is answered by one line, `[#ID ]ok KEY=VALUE...`
 // or `[#ID ]error TEXT`. A repeated ID is not carried out again: its answer is repeated, so that a client whose
-// connection broke (the guest moved) may ask again. Lines that start with `! ` come unasked: each page's first mismatch.
+// connection broke (the guest moved) may ask again; ^U discards a line begun. Lines that start with `! ` come unasked: each page's first mismatch.
 //
 //   fill MIB          takes memory and fills it               run [rate=MIB_PER_S] [churn=MIB_PER_S] [threads=N]
 //   fresh MIB         the same, but it must read as zero              verifies for ever; rewrites and gives back and
@@ -435,6 +435,8 @@ int main(void) {
         if (c == '\n' || c == '\r') {
             line[length] = 0;
             if (length) serve(line);
+            length = 0;
+        } else if (c == 0x15) { // ^U: a client that comes anew does not know what was typed before it
             length = 0;
         } else if (length < sizeof line - 1) {
             line[length++] = c;

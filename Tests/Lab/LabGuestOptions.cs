@@ -1,0 +1,66 @@
+namespace FCtrans.Lab;
+
+/// <summary>What QEMU takes a guest's memory from.</summary>
+public enum LabGuestBacking
+{
+    /// <summary>A shared file in the host's /dev/shm, which is what a split migration needs.</summary>
+    File,
+
+    /// <summary>A shared memfd.</summary>
+    Memfd,
+
+    /// <summary>Private memory, which nobody else can reach: such a guest can't be split.</summary>
+    Private,
+}
+
+/// <summary>What a Linux guest of the lab is like.</summary>
+public sealed record LabGuestOptions
+{
+    /// <summary>The guest's name: letters, digits and hyphens.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Its memory in bytes: whole MiB, at least 128.</summary>
+    public long MemoryBytes { get; init; } = 1L << 30;
+
+    /// <summary>Its virtual CPUs, 1 to 16.</summary>
+    public int Cpus { get; init; } = 2;
+
+    /// <summary>QEMU's version: 7.2 (installed) or 10.0 (`prepare qemu-10.0`).</summary>
+    public string Qemu { get; init; } = "7.2";
+
+    /// <summary>The guest kernel's version: 6.1 or 6.12 (`prepare kernel-6.12`).</summary>
+    public string Kernel { get; init; } = "6.1";
+
+    /// <summary>What the memory is taken from.</summary>
+    public LabGuestBacking Backing { get; init; } = LabGuestBacking.File;
+
+    /// <summary>In how many NUMA nodes, each with a RAM block of its own, the memory comes: 1 to 4.</summary>
+    public int NumaNodes { get; init; } = 1;
+
+    /// <summary>More words for the guest kernel's command line.</summary>
+    public string KernelArguments { get; init; } = "";
+
+    /// <summary>More arguments for QEMU.</summary>
+    public IReadOnlyList<string> QemuArguments { get; init; } = [];
+
+    /// <summary>How long the boot may take.</summary>
+    public TimeSpan BootTimeout { get; init; } = TimeSpan.FromSeconds(120);
+
+    internal void Validate()
+    {
+        if (Name.Length is 0 or > 32 || !Name.All(c => char.IsAsciiLetterOrDigit(c) || c == '-'))
+        {
+            throw new LabException($"'{Name}' can't be a guest's name: it takes 1 to 32 letters, digits and hyphens.");
+        }
+
+        if (MemoryBytes < 128L << 20 || MemoryBytes % (1 << 20) != 0)
+        {
+            throw new LabException("A guest's memory is whole MiB, at least 128 MiB.");
+        }
+
+        if (Cpus is < 1 or > 16 || NumaNodes is < 1 or > 4 || (MemoryBytes >> 20) % NumaNodes != 0 || NumaNodes > Cpus)
+        {
+            throw new LabException("A guest takes 1 to 16 CPUs, and 1 to 4 NUMA nodes that share its MiB evenly, each with a CPU.");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+namespace FCtrans.Lab;
+
+/// <summary>Where the lab's own files lie. `Tests/Lab/prepare` put them there before the lab was entered.</summary>
+internal static class LabPaths
+{
+    /// <summary>The repository that this assembly was built from: the nearest directory above it with Tests/Lab/enter.</summary>
+    public static string Repository { get; } = FindRepository();
+
+    public static string Cache => Path.Combine(Repository, "artifacts", "cache", "lab");
+
+    public static string Enclosure => Require(Path.Combine(Cache, "enclosure"), "");
+
+    public static string Initramfs => Require(Path.Combine(Cache, "initramfs"), "");
+
+    public static string Kernel(string version) => Require(Path.Combine(Cache, "vmlinuz-" + Plain(version)), "kernel-" + version);
+
+    /// <summary>The QEMU of that version, with the arguments that tell it where its firmware is.</summary>
+    public static (string Program, string[] Arguments) Qemu(string version)
+    {
+        if (version == "7.2")
+        {
+            return ("/usr/bin/qemu-system-x86_64", []);
+        }
+
+        string root = Path.Combine(Cache, "qemu-" + Plain(version), "usr");
+        string program = Require(Path.Combine(root, "bin", "qemu-system-x86_64"), "qemu-" + version);
+        return (program, ["-L", Path.Combine(root, "share", "qemu"), "-L", Path.Combine(root, "share", "seabios")]);
+    }
+
+    private static string Plain(string version) =>
+        version.Length > 0 && version.All(c => char.IsAsciiDigit(c) || c == '.') ? version : throw new LabException($"'{version}' is no version.");
+
+    private static string Require(string path, string what) =>
+        File.Exists(path) ? path : throw new LabException($"{path} is missing. Run 'Tests/Lab/prepare {what}' outside the lab first.");
+
+    private static string FindRepository()
+    {
+        for (string? at = Path.GetDirectoryName(typeof(LabPaths).Assembly.Location); at is not null; at = Path.GetDirectoryName(at))
+        {
+            if (File.Exists(Path.Combine(at, "Tests", "Lab", "enter")))
+            {
+                return at;
+            }
+        }
+
+        throw new LabException("The lab's assembly does not lie within the FCtrans repository, so its files cannot be found.");
+    }
+}
