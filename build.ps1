@@ -270,9 +270,18 @@ function Get-PowerShellPath {
     if ([IO.Path]::GetFileNameWithoutExtension($path) -eq 'dotnet') { 'pwsh' } else { $path }
 }
 
+<# The test projects; those that need least come first, so that a plain mistake shows early. #>
 function Get-TestProject {
-    Get-SourceFile | Where-Object { $_.EndsWith('.Tests.csproj') } | ForEach-Object {
-        [pscustomobject] @{ Suite = [IO.Path]::GetFileName([IO.Path]::GetDirectoryName($_)); Project = $_ }
+    $projects = @(Get-SourceFile | Where-Object { $_.EndsWith('.Tests.csproj') })
+    $order = 'Unit', 'Client', 'Abi', 'Kernel', 'Vm'
+    $keys = [string[]] @($projects | ForEach-Object {
+            $place = [Array]::IndexOf($order, [IO.Path]::GetFileName([IO.Path]::GetDirectoryName($_)))
+            '{0:D2} {1}' -f ($place -lt 0 ? $order.Count - 2 : $place), $_
+        })
+    $sorted = [string[]] $projects
+    [Array]::Sort($keys, $sorted, [StringComparer]::Ordinal)
+    foreach ($project in $sorted) {
+        [pscustomobject] @{ Suite = [IO.Path]::GetFileName([IO.Path]::GetDirectoryName($project)); Project = $project }
     }
 }
 
@@ -286,6 +295,7 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
     if ($Suite -eq 'Vm') { $command = Get-LabCommand $command }
 
     $program, $arguments = $command
+    $watch = [Diagnostics.Stopwatch]::StartNew()
     $said = & $program @arguments 2>&1
     $status = $LASTEXITCODE
     $before = $tally.Failed
@@ -312,8 +322,10 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
         Add-Failure $Suite 'the test program ended abnormally' "exit status $status`n$($said -join "`n")"
     }
     elseif ($count -eq 0 -and -not $Filter) {
-        Add-Failure $Suite 'no test was found' ($said -join "`n")
+        Add-Failure $Suite 'no test was found' "in $assembly"
     }
+
+    $Host.UI.WriteLine("$count tests, $([int] $watch.Elapsed.TotalSeconds) s")
 }
 
 function Invoke-PesterSuite([string] $Results) {
