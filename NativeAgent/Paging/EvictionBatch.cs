@@ -1,0 +1,420 @@
+using System.Runtime.InteropServices;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// Some pages on their way out. A page that was written since it came: protect → read → send → acknowledged → (Evicting → Busy) → punch
+/// the hole → Remote → wake. A clean one: (ResidentClean → Busy) → punch → Remote → wake. A page of zeros, where unused pages are
+/// tracked: an old copy is discarded and that is acknowledged, then as above, but Unused.
+/// <para>
+/// Why no write is lost: a page in Evicting is protected before it is read, so a write to it faults, and the fault thread moves it to
+/// Busy before it lifts the protection. Only if the page is still in Evicting after the acknowledgement does the evictor get it into
+/// Busy, and from then on the write waits until the page is Remote, and fetches it back.
+/// </para>
+/// <para>
+/// Why a crash loses nothing: at every step the content is in the RAM file, or acknowledged by a sub-host, or in both; and what is in the
+/// RAM file counts.
+/// </para>
+/// Used by the evictor's thread only. Owns its buffer.
+/// </summary>
+internal sealed unsafe class EvictionBatch : IDisposable
+{
+    public const int MaxPages = FrameHeader.MaxPages;
+
+    private readonly PagingCore _core;
+
+    /// <summary>Keys: page number, then one byte for "the sub-host has an old copy", then the page's entry; so sorting brings runs together.</summary>
+    private readonly ulong[] _dirty = new ulong[MaxPages];
+
+    private readonly ulong[] _clean = new ulong[MaxPages];
+    private readonly ulong[] _old = new ulong[MaxPages];
+    private readonly Verdict[] _verdicts = new Verdict[MaxPages];
+    private readonly bool[] _used;
+    private readonly bool[] _acknowledged;
+    private readonly byte* _content = (byte*)NativeMemory.AlignedAlloc(MaxPages * PageIndex.PageSize, PageIndex.PageSize);
+    private int _dirtyCount;
+    private int _cleanCount;
+    private int _oldCount;
+
+    public EvictionBatch(PagingCore core)
+    {
+        _core = core;
+        _used = new bool[core.Stores.Length];
+        _acknowledged = new bool[core.Stores.Length];
+    }
+
+    private enum Verdict : byte
+    {
+        Send,
+        Zero,
+        Drop,
+        Gone,
+    }
+
+    public int Count => _dirtyCount + _cleanCount;
+
+    public bool TryAddClean(long page, PageEntry entry)
+    {
+        var busy = entry.With(PageState.Busy);
+        if (!_core.Table.TryMove(page, entry, busy))
+        {
+            return false;
+        }
+
+        _clean[_cleanCount++] = Key(page, busy, true);
+        return true;
+    }
+
+    public bool TryAddDirty(long page, PageEntry entry, int sub)
+    {
+        var evicting = new PageEntry(PageState.Evicting, sub);
+        if (!_core.Table.TryMove(page, entry, evicting))
+        {
+            return false;
+        }
+
+        _dirty[_dirtyCount++] = Key(page, evicting, entry.Sub >= 0);
+        return true;
+    }
+
+    /// <summary>A page in Resident whose old copy at its sub-host is to go.</summary>
+    public void AddOldCopy(long page, PageEntry entry) => _old[_oldCount++] = Key(page, entry, true);
+
+    /// <summary>Evicts what was added. Whether any page has left.</summary>
+    public bool Run()
+    {
+        bool progress = DropClean();
+        if (_dirtyCount > 0)
+        {
+            progress |= EvictDirty();
+        }
+
+        _dirtyCount = 0;
+        return progress;
+    }
+
+    public bool DiscardOldCopies()
+    {
+        BeginStores(_old.AsSpan(0, _oldCount));
+        for (int i = 0; i < _oldCount; i++)
+        {
+            _core.Stores[EntryOf(_old[i]).Sub].Bulk.Discard(new(PageOf(_old[i]), 1));
+        }
+
+        CommitStores();
+        bool any = false;
+        for (int i = 0; i < _oldCount; i++)
+        {
+            var entry = EntryOf(_old[i]);
+            if (_acknowledged[entry.Sub])
+            {
+                _core.Stores[entry.Sub].Bulk.ClearFull();
+                any |= _core.Table.TryMove(PageOf(_old[i]), entry, new(PageState.Resident));
+            }
+        }
+
+        _oldCount = 0;
+        return any;
+    }
+
+    public void Dispose() => NativeMemory.AlignedFree(_content);
+
+    private static ulong Key(long page, PageEntry entry, bool oldCopy) =>
+        (ulong)page << 16 | (oldCopy ? 1UL << 8 : 0) | entry.Value;
+
+    private static long PageOf(ulong key) => (long)(key >> 16);
+
+    private static PageEntry EntryOf(ulong key) => new((byte)key);
+
+    private static bool HasOldCopy(ulong key) => (key >> 8 & 1) != 0;
+
+    /// <summary>How many of the sorted keys from <paramref name="at"/> on are consecutive pages of one block, with equal low bits where asked.</summary>
+    private int RunLength(ReadOnlySpan<ulong> keys, int at, ulong equalBits = 0)
+    {
+        long end = _core.Pages.Ram.BlockOf(PageOf(keys[at])).EndPage;
+        int next = at + 1;
+        while (next < keys.Length
+            && PageOf(keys[next]) == PageOf(keys[next - 1]) + 1
+            && PageOf(keys[next]) < end
+            && ((keys[next] ^ keys[at]) & equalBits) == 0)
+        {
+            next++;
+        }
+
+        return next - at;
+    }
+
+    private bool DropClean()
+    {
+        if (_cleanCount == 0)
+        {
+            return false;
+        }
+
+        var keys = _clean.AsSpan(0, _cleanCount);
+        _cleanCount = 0;
+        keys.Sort();
+        FailurePoint.Reach("main.evict.clean");
+        bool any = false;
+        for (int i = 0; i < keys.Length;)
+        {
+            int count = RunLength(keys, i);
+            bool punched = Punch(PageOf(keys[i]), count);
+            any |= punched;
+            for (int end = i + count; i < end; i++)
+            {
+                var busy = EntryOf(keys[i]);
+                _core.Table.Move(PageOf(keys[i]), busy, busy.With(punched ? PageState.Remote : PageState.ResidentClean));
+            }
+
+            _core.Pages.Wake(new(PageOf(keys[i - count]), count));
+            if (punched)
+            {
+                Interlocked.Add(ref _core.Counters.CleanDrops, count);
+            }
+            else
+            {
+                Requeue(keys.Slice(i - count, count));
+            }
+        }
+
+        return any;
+    }
+
+    private bool EvictDirty()
+    {
+        var keys = _dirty.AsSpan(0, _dirtyCount);
+        keys.Sort();
+        if (!ProtectAndRead(keys))
+        {
+            foreach (ulong key in keys)
+            {
+                GiveBack(key);
+            }
+
+            return false;
+        }
+
+        for (int i = 0; i < keys.Length; i++)
+        {
+            _verdicts[i] = _core.TrackUnused && IsZero(i) ? Verdict.Zero : Verdict.Send;
+        }
+
+        Send(keys);
+        CommitStores();
+        FailurePoint.Reach("main.evict.acked");
+        for (int i = 0; i < keys.Length; i++)
+        {
+            var entry = EntryOf(keys[i]);
+            bool safe = _acknowledged[entry.Sub] || (_verdicts[i] == Verdict.Zero && !HasOldCopy(keys[i]));
+            if (!safe)
+            {
+                GiveBack(keys[i]);
+                _verdicts[i] = Verdict.Gone;
+            }
+            else if (!_core.Table.TryMove(PageOf(keys[i]), entry, entry.With(PageState.Busy)))
+            {
+                // The guest wrote to it, and has it back.
+                _verdicts[i] = Verdict.Gone;
+            }
+            else if (_verdicts[i] == Verdict.Send)
+            {
+                _verdicts[i] = Verdict.Drop;
+            }
+        }
+
+        FailurePoint.Reach("main.evict.dropping");
+        bool any = Drop(keys);
+        FailurePoint.Reach("main.evict.dropped");
+        return any;
+    }
+
+    private bool ProtectAndRead(ReadOnlySpan<ulong> keys)
+    {
+        for (int i = 0, count; i < keys.Length; i += count)
+        {
+            count = RunLength(keys, i);
+            if (_core.Pages.Protect(new(PageOf(keys[i]), count)) != 0)
+            {
+                ReportUnlessEnded("Pages could not be write-protected; they stay here.");
+                return false;
+            }
+        }
+
+        FailurePoint.Reach("main.evict.protected");
+        for (int i = 0, count; i < keys.Length; i += count)
+        {
+            count = RunLength(keys, i);
+            if (_core.Pages.Read(new(PageOf(keys[i]), count), _content + (long)i * PageIndex.PageSize) != 0)
+            {
+                ReportUnlessEnded("Pages could not be read from the VM's RAM file; they stay here.");
+                return false;
+            }
+        }
+
+        FailurePoint.Reach("main.evict.read");
+        return true;
+    }
+
+    private void Send(ReadOnlySpan<ulong> keys)
+    {
+        BeginStores(keys);
+        for (int i = 0; i < keys.Length;)
+        {
+            int count = RunLength(keys, i, equalBits: 0xff);
+            int sub = EntryOf(keys[i]).Sub;
+            for (int end = i + count; i < end;)
+            {
+                int same = 1;
+                while (i + same < end && _verdicts[i + same] == _verdicts[i])
+                {
+                    same++;
+                }
+
+                var range = new PageRange(PageOf(keys[i]), same);
+                if (_verdicts[i] == Verdict.Send)
+                {
+                    _core.Stores[sub].Bulk.Put(range, _content + (long)i * PageIndex.PageSize);
+                }
+                else
+                {
+                    // Also where there is no old copy: it costs 32 bytes, and a stale one left behind would cost the guest its zeros.
+                    _core.Stores[sub].Bulk.Discard(range);
+                }
+
+                i += same;
+            }
+        }
+    }
+
+    private bool Drop(ReadOnlySpan<ulong> keys)
+    {
+        bool any = false;
+        for (int i = 0; i < keys.Length;)
+        {
+            if (_verdicts[i] == Verdict.Gone)
+            {
+                i++;
+                continue;
+            }
+
+            int count = RunLength(keys, i);
+            int dropped = 1;
+            while (dropped < count && _verdicts[i + dropped] != Verdict.Gone)
+            {
+                dropped++;
+            }
+
+            bool punched = Punch(PageOf(keys[i]), dropped);
+            any |= punched;
+            for (int k = i; k < i + dropped; k++)
+            {
+                Settle(keys[k], _verdicts[k], punched);
+            }
+
+            _core.Pages.Wake(new(PageOf(keys[i]), dropped));
+            i += dropped;
+        }
+
+        return any;
+    }
+
+    private void Settle(ulong key, Verdict verdict, bool punched)
+    {
+        long page = PageOf(key);
+        int sub = EntryOf(key).Sub;
+        var busy = new PageEntry(PageState.Busy, sub);
+        if (!punched)
+        {
+            // Its memory could not be given back: then it stays, and its protection goes.
+            _core.Pages.Unprotect(new(page, 1));
+            _core.Table.Move(page, busy, busy.With(PageState.Resident));
+            _core.Queue.Push(page);
+        }
+        else if (verdict == Verdict.Zero)
+        {
+            _core.Table.Move(page, busy, new(PageState.Unused));
+            Interlocked.Increment(ref _core.Counters.ZeroDrops);
+        }
+        else
+        {
+            _core.Table.Move(page, busy, busy.With(PageState.Remote));
+            Interlocked.Increment(ref _core.Counters.PageOuts[sub]);
+        }
+    }
+
+    /// <summary>A page that is not to leave after all; unless the guest has it already.</summary>
+    private void GiveBack(ulong key)
+    {
+        if (_core.TryMakeWritable(PageOf(key), EntryOf(key)))
+        {
+            _core.Queue.Push(PageOf(key));
+        }
+    }
+
+    private void Requeue(ReadOnlySpan<ulong> keys)
+    {
+        foreach (ulong key in keys)
+        {
+            _core.Queue.Push(PageOf(key));
+        }
+    }
+
+    private bool Punch(long first, int count)
+    {
+        if (_core.Pages.Punch(new(first, count)) == 0)
+        {
+            return true;
+        }
+
+        ReportUnlessEnded("Memory of pages could not be given back; they stay here.");
+        return false;
+    }
+
+    private void BeginStores(ReadOnlySpan<ulong> keys)
+    {
+        _used.AsSpan().Clear();
+        _acknowledged.AsSpan().Clear();
+        foreach (ulong key in keys)
+        {
+            int sub = EntryOf(key).Sub;
+            if (!_used[sub])
+            {
+                _used[sub] = true;
+                // When it is away, what is put into the batch goes nowhere and is not acknowledged.
+                _core.Stores[sub].Bulk.Begin();
+            }
+        }
+    }
+
+    /// <summary>All at once, so that one store's work overlaps another's; only then waits.</summary>
+    private void CommitStores()
+    {
+        for (int i = 0; i < _used.Length; i++)
+        {
+            if (_used[i])
+            {
+                _core.Stores[i].Bulk.Close();
+            }
+        }
+
+        for (int i = 0; i < _used.Length; i++)
+        {
+            _acknowledged[i] = _used[i] && _core.Stores[i].Bulk.Commit();
+        }
+    }
+
+    private bool IsZero(int index) =>
+        new ReadOnlySpan<byte>(_content + (long)index * PageIndex.PageSize, PageIndex.PageSize).IndexOfAnyExcept((byte)0) < 0;
+
+    private void ReportUnlessEnded(string error)
+    {
+        if (!_core.Pages.Ended)
+        {
+            _core.Report(error);
+        }
+    }
+}

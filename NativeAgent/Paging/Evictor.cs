@@ -1,0 +1,231 @@
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// Keeps the pages here below the limit, ahead of the faults: begins above the high watermark and stops at the low one. Takes the oldest
+/// pages, passes over once what came back from a sub-host or was taken back; see <see cref="EvictionBatch"/> for how they leave.
+/// A thread of its own, which allocates nothing after it has begun.
+/// </summary>
+internal sealed class Evictor : IDisposable
+{
+    /// <summary>How long to let things be when nothing can leave: sub-hosts away or full.</summary>
+    private const int PauseMilliseconds = 50;
+
+    private const int PagesPerChoice = 64;
+
+    private readonly PagingCore _core;
+    private readonly EvictionBatch _batch;
+    private readonly Thread _thread;
+    private readonly AutoResetEvent _wake = new(false);
+    private int _chosen = -1;
+    private int _choiceLeft;
+    private long _copiesHand;
+    private volatile bool _sleeping;
+    private volatile bool _stop;
+    private volatile string? _problem;
+
+    public Evictor(PagingCore core)
+    {
+        _core = core;
+        _batch = new(core);
+        _thread = new Thread(Run) { IsBackground = true, Name = "evictor" };
+    }
+
+    /// <summary>Why pages can't leave although they should; null when they can.</summary>
+    public string? Problem => _problem;
+
+    /// <summary>Bytes that its loop has allocated; tests hold it to 0.</summary>
+    public long AllocatedBytes { get; private set; }
+
+    public void Start() => _thread.Start();
+
+    /// <summary>From any thread; costs nothing while it works.</summary>
+    public void Wake()
+    {
+        if (_sleeping)
+        {
+            _wake.Set();
+        }
+    }
+
+    /// <summary>Finishes or gives up the batch under way and ends the thread.</summary>
+    public void Stop()
+    {
+        _stop = true;
+        _wake.Set();
+        if (!_thread.ThreadState.HasFlag(ThreadState.Unstarted))
+        {
+            _thread.Join();
+        }
+    }
+
+    /// <summary>After <see cref="Stop"/>, when nobody can call <see cref="Wake"/> any more.</summary>
+    public void Dispose()
+    {
+        _batch.Dispose();
+        _wake.Dispose();
+    }
+
+    private void Run()
+    {
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        while (!_stop)
+        {
+            _sleeping = true;
+            Interlocked.MemoryBarrier();
+            if (_core.Table.LocalPages <= _core.HighPages)
+            {
+                _wake.WaitOne();
+            }
+
+            _sleeping = false;
+            while (!_stop && !_core.Pages.Ended && _core.Table.LocalPages > _core.LowPages)
+            {
+                bool progress = EvictSome();
+                _core.WakeFaults();
+                AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - before;
+                if (!progress)
+                {
+                    _wake.WaitOne(PauseMilliseconds);
+                }
+            }
+
+            if (_core.Pages.Ended)
+            {
+                return;
+            }
+        }
+    }
+
+    private bool EvictSome()
+    {
+        bool noRoom = Select((int)Math.Min(EvictionBatch.MaxPages, _core.Table.LocalPages - _core.LowPages));
+        bool progress = _batch.Run();
+        if (progress)
+        {
+            _problem = null;
+            return true;
+        }
+
+        if (noRoom && FreeOldCopies())
+        {
+            return true;
+        }
+
+        _problem = Explain(noRoom);
+        return false;
+    }
+
+    /// <summary>Fills the batch from the queue, going round it at most once. Returns whether a page had to stay for want of room at a sub-host.</summary>
+    private bool Select(int want)
+    {
+        bool noRoom = false;
+        long tries = _core.Queue.Count;
+        while (_batch.Count < want && tries-- > 0 && _core.Queue.TryPop(out long page))
+        {
+            var entry = _core.Table[page];
+            switch (entry.State)
+            {
+                case PageState.Busy:
+                    _core.Queue.Push(page);
+                    break;
+
+                case PageState.Resident or PageState.ResidentClean when _core.Hot.TryClear(page):
+                    _core.Queue.Push(page);
+                    break;
+
+                case PageState.ResidentClean:
+                    if (!_batch.TryAddClean(page, entry))
+                    {
+                        _core.Queue.Push(page);
+                    }
+
+                    break;
+
+                case PageState.Resident:
+                    int sub = entry.Sub >= 0 ? entry.Sub : Choose();
+                    noRoom |= sub < 0;
+                    if (sub < 0 || !_core.Stores[sub].Bulk.IsConnected || !_batch.TryAddDirty(page, entry, sub))
+                    {
+                        _core.Queue.Push(page);
+                    }
+
+                    break;
+
+                default:
+                    // It has left already, or comes back and is queued then.
+                    break;
+            }
+        }
+
+        return noRoom;
+    }
+
+    /// <summary>The store for pages that none has yet: the one that is emptiest for its size, some pages at a time so that runs stay together.</summary>
+    private int Choose()
+    {
+        if (_chosen >= 0 && --_choiceLeft > 0 && HasRoom(_chosen))
+        {
+            return _chosen;
+        }
+
+        _chosen = -1;
+        double best = double.MaxValue;
+        for (int i = 0; i < _core.Stores.Length; i++)
+        {
+            double used = (double)_core.Table.CopiesAt(i) / Math.Min(_core.Stores[i].LimitPages, _core.Table.PageCount);
+            if (HasRoom(i) && used < best)
+            {
+                best = used;
+                _chosen = i;
+            }
+        }
+
+        _choiceLeft = PagesPerChoice;
+        return _chosen;
+    }
+
+    private bool HasRoom(int sub)
+    {
+        var store = _core.Stores[sub];
+        return store.Bulk.IsConnected && !store.Bulk.IsFull && _core.Table.CopiesAt(sub) < store.LimitPages;
+    }
+
+    /// <summary>
+    /// The sub-hosts have no room, but part of it holds old copies of pages that are here: gives some of those up. Whether any.
+    /// </summary>
+    private bool FreeOldCopies()
+    {
+        long left = _core.Table.PageCount;
+        int found = 0;
+        while (left-- > 0 && found < EvictionBatch.MaxPages && !_stop)
+        {
+            long page = _copiesHand;
+            _copiesHand = page + 1 == _core.Table.PageCount ? 0 : page + 1;
+            var entry = _core.Table[page];
+            if (entry.State == PageState.Resident && entry.Sub >= 0 && _core.Stores[entry.Sub].Bulk.IsConnected)
+            {
+                _batch.AddOldCopy(page, entry);
+                found++;
+            }
+        }
+
+        return found > 0 && _batch.DiscardOldCopies();
+    }
+
+    private string? Explain(bool noRoom)
+    {
+        foreach (var store in _core.Stores)
+        {
+            if (!store.Bulk.IsConnected)
+            {
+                return store.Problem;
+            }
+        }
+
+        return noRoom
+            ? "No sub-host has room for more pages of this VM: give one of them more memory, raise the memory on the main host, or free memory in the guest."
+            : null;
+    }
+}

@@ -1,0 +1,308 @@
+using System.Diagnostics;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// Reads the guest's faults and answers each by what the page table says; what needs the network is only asked for here and answered by
+/// <see cref="PageArrivals"/>, so that many are under way at once.
+/// <para>
+/// A fault that needs memory while the hard limit is reached, or a request while too many are under way, is set aside and tried again when
+/// <see cref="Wake"/> says that something has changed; all others go on meanwhile. Allocates nothing after it has begun.
+/// </para>
+/// </summary>
+internal sealed class FaultThread : IDisposable
+{
+    private const int BatchEvents = 64;
+    private const int MaxSetAside = 4096;
+
+    private readonly PagingCore _core;
+    private readonly EventFd _wakeup = new();
+    private readonly Thread _thread;
+    private readonly UffdMessage[] _messages = new UffdMessage[BatchEvents];
+    private readonly Fault[] _aside = new Fault[MaxSetAside];
+    private readonly bool[] _toFlush;
+    private int _asideCount;
+    private volatile bool _starved;
+    private volatile bool _stop;
+
+    public FaultThread(PagingCore core)
+    {
+        _core = core;
+        _toFlush = new bool[core.Stores.Length];
+        _thread = new Thread(Run) { IsBackground = true, Name = "faults" };
+    }
+
+    /// <summary>Bytes that its loop has allocated; tests hold it to 0.</summary>
+    public long AllocatedBytes { get; private set; }
+
+    public void Start() => _thread.Start();
+
+    /// <summary>Room or a free request, from any thread; costs nothing when no fault was set aside.</summary>
+    public void Wake()
+    {
+        if (_starved)
+        {
+            _wakeup.Signal();
+        }
+    }
+
+    /// <summary>Reads no more faults: they wait in the kernel for whoever comes next.</summary>
+    public void Stop()
+    {
+        _stop = true;
+        _wakeup.Signal();
+        if (!_thread.ThreadState.HasFlag(System.Threading.ThreadState.Unstarted))
+        {
+            _thread.Join();
+        }
+    }
+
+    /// <summary>After <see cref="Stop"/>, when nobody can call <see cref="Wake"/> any more.</summary>
+    public void Dispose() => _wakeup.Dispose();
+
+    private void Run()
+    {
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        while (!_stop)
+        {
+            // Whoever makes room after this sees the flag and signals; whoever made it before is seen by the retry.
+            _starved = _asideCount > 0;
+            Interlocked.MemoryBarrier();
+            RetrySetAside();
+            Flush();
+            if (_asideCount > MaxSetAside - BatchEvents)
+            {
+                _wakeup.Wait(-1);
+                _wakeup.Drain();
+                continue;
+            }
+
+            if (!_core.Pages.Uffd.WaitReadable(-1, _wakeup))
+            {
+                _wakeup.Drain();
+                continue;
+            }
+
+            int count = _core.Pages.Uffd.ReadEvents(_messages);
+            if (count < 0)
+            {
+                _core.Report("The VM's faults can't be read any more. Restart the worker.");
+                return;
+            }
+
+            long now = Stopwatch.GetTimestamp();
+            for (int i = 0; i < count; i++)
+            {
+                Take(_messages[i], now);
+            }
+
+            Flush();
+            AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - before;
+        }
+    }
+
+    private void Take(in UffdMessage message, long now)
+    {
+        if (message.Event != UffdEvent.PageFault
+            || !_core.Pages.Ram.TryPageAt(new HostAddress(message.Address), out long page))
+        {
+            Interlocked.Increment(ref _core.Counters.SpuriousFaults);
+            return;
+        }
+
+        FailurePoint.Reach("main.fault.read");
+        var fault = new Fault(page, message.Flags, now);
+        if (!TryHandle(fault))
+        {
+            _aside[_asideCount++] = fault;
+        }
+    }
+
+    private void RetrySetAside()
+    {
+        int kept = 0;
+        for (int i = 0; i < _asideCount; i++)
+        {
+            if (!TryHandle(_aside[i]))
+            {
+                _aside[kept++] = _aside[i];
+            }
+        }
+
+        _asideCount = kept;
+    }
+
+    private void Flush()
+    {
+        for (int i = 0; i < _toFlush.Length; i++)
+        {
+            if (_toFlush[i])
+            {
+                _toFlush[i] = false;
+                _core.Stores[i].Demand.Flush();
+            }
+        }
+    }
+
+    /// <summary>False: it has to wait for room.</summary>
+    private bool TryHandle(in Fault fault)
+    {
+        bool protection = (fault.Flags & UffdFaultFlags.Wp) != 0;
+        bool write = protection || (fault.Flags & UffdFaultFlags.Write) != 0;
+        while (true)
+        {
+            var entry = _core.Table[fault.Page];
+            switch (entry.State)
+            {
+                case PageState.Busy:
+                    // Its owner wakes who waits.
+                    return true;
+
+                case PageState.Unused:
+                    if (!_core.HasRoom)
+                    {
+                        _core.WakeEvictor();
+                        return false;
+                    }
+
+                    if (FillUnused(fault.Page, entry, fault.StartedAt))
+                    {
+                        return true;
+                    }
+
+                    break;
+
+                case PageState.Remote:
+                    if (!_core.HasRoom || _core.Stores[entry.Sub].Demand.IsBusy)
+                    {
+                        _core.WakeEvictor();
+                        return false;
+                    }
+
+                    if (_core.Table.TryMove(fault.Page, entry, entry.With(PageState.Fetching)))
+                    {
+                        FailurePoint.Reach("main.fault.fetching");
+                        _core.Stores[entry.Sub].Demand.Get(fault.Page, write, fault.StartedAt);
+                        _toFlush[entry.Sub] = true;
+                        return true;
+                    }
+
+                    break;
+
+                case PageState.Fetching:
+                    if (!write)
+                    {
+                        return true;
+                    }
+
+                    _core.WriteWanted.TrySet(fault.Page);
+                    if (_core.Table[fault.Page] == entry)
+                    {
+                        return true;
+                    }
+
+                    // It has arrived in between, perhaps protected, and perhaps nobody saw the bit.
+                    _core.WriteWanted.TryClear(fault.Page);
+                    break;
+
+                case PageState.Evicting when protection:
+                    if (_core.TryMakeWritable(fault.Page, entry))
+                    {
+                        Interlocked.Increment(ref _core.Counters.TakenBack);
+                        Interlocked.Increment(ref _core.Counters.WriteProtectFaults);
+                        _core.Hot.TrySet(fault.Page);
+                        _core.PageCame(fault.Page);
+                        return true;
+                    }
+
+                    break;
+
+                case PageState.Resident or PageState.ResidentClean when protection:
+                    if (_core.TryMakeWritable(fault.Page, entry))
+                    {
+                        Interlocked.Increment(ref _core.Counters.WriteProtectFaults);
+                        return true;
+                    }
+
+                    break;
+
+                case PageState.Resident or PageState.ResidentClean:
+                    if (AnswerMissingHere(fault.Page, entry))
+                    {
+                        return true;
+                    }
+
+                    break;
+
+                case PageState.Evicting:
+                    // It is in the RAM file: the next try finds it there.
+                    Interlocked.Increment(ref _core.Counters.SpuriousFaults);
+                    _core.Pages.Wake(new(fault.Page, 1));
+                    return true;
+
+                default:
+                    _core.Pages.Poison(fault.Page);
+                    _core.Pages.Wake(new(fault.Page, 1));
+                    return true;
+            }
+        }
+    }
+
+    private bool FillUnused(long page, PageEntry entry, long startedAt)
+    {
+        var busy = entry.With(PageState.Busy);
+        if (!_core.Table.TryMove(page, entry, busy))
+        {
+            return false;
+        }
+
+        int errno = _core.Pages.Zero(page);
+        if (errno == 0)
+        {
+            Interlocked.Increment(ref _core.Counters.UnusedFaults);
+            _core.UnusedLatency.RecordSince(startedAt);
+        }
+        else
+        {
+            // EEXIST: QEMU or a migration has filled it meanwhile. Anything else: no memory now; the guest's next try comes back here.
+            if (errno != Errno.EEXIST && !_core.Pages.Ended)
+            {
+                _core.Report("The VM could not be given an empty page. Free some memory on this host.");
+                Thread.Sleep(10);
+            }
+        }
+
+        _core.Table.Move(page, busy, busy.With(PageState.Resident));
+        if (errno != 0)
+        {
+            _core.Pages.Wake(new(page, 1));
+        }
+
+        _core.PageCame(page);
+        return true;
+    }
+
+    /// <summary>
+    /// A missing fault on a page that is here: over already, or QEMU itself has discarded the page (a balloon), which then holds zeros.
+    /// The kernel tells the two apart: where there is a page, it does not put another.
+    /// </summary>
+    private bool AnswerMissingHere(long page, PageEntry entry)
+    {
+        var busy = entry.With(PageState.Busy);
+        if (!_core.Table.TryMove(page, entry, busy))
+        {
+            return false;
+        }
+
+        int errno = _core.Pages.Zero(page);
+        _core.Table.Move(page, busy, errno == Errno.EEXIST ? entry : busy.With(PageState.Resident));
+        _core.Pages.Wake(new(page, 1));
+        Interlocked.Increment(ref _core.Counters.SpuriousFaults);
+        return true;
+    }
+
+    private readonly record struct Fault(long Page, UffdFaultFlags Flags, long StartedAt);
+}

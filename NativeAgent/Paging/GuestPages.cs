@@ -1,0 +1,121 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// What can be done to guest pages, by page index: userfaultfd for QEMU's mapping, the RAM file for the content. No method allocates,
+/// throws or blocks for longer than the kernel takes; each returns an errno, 0 when done. A range lies in one RAM block.
+/// </summary>
+internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
+{
+    private volatile bool _ended;
+
+    /// <summary>The VM's process, or its mapping of the RAM, is gone.</summary>
+    public bool Ended => _ended;
+
+    public GuestRam Ram => ram;
+
+    public Userfaultfd Uffd => uffd;
+
+    /// <summary>Fills a missing page. EEXIST: it was there; nobody was woken.</summary>
+    public int Copy(long page, byte* content, bool protect)
+    {
+        var address = ram.AddressOf(page);
+        int errno;
+        do
+        {
+            errno = uffd.Copy(address, content, PageIndex.PageSize, protect ? UffdCopyMode.Wp : UffdCopyMode.None, out _);
+        }
+        while (Again(errno));
+        return errno;
+    }
+
+    /// <summary>Fills a missing page with zeros. EEXIST: it was there; nobody was woken.</summary>
+    public int Zero(long page)
+    {
+        var address = ram.AddressOf(page);
+        int errno;
+        do
+        {
+            errno = uffd.ZeroPage(address, PageIndex.PageSize, UffdZeroMode.None, out _);
+        }
+        while (Again(errno));
+        return errno;
+    }
+
+    public int Protect(PageRange range)
+    {
+        int errno;
+        do
+        {
+            errno = uffd.WriteProtect(ram.AddressOf(range.First), (ulong)range.Bytes, protect: true, wake: false);
+        }
+        while (Again(errno));
+        return errno;
+    }
+
+    /// <summary>Lifts write protection and wakes who waits. Only for the owner of Busy pages, see <see cref="PageTable"/>.</summary>
+    public int Unprotect(PageRange range)
+    {
+        int errno;
+        do
+        {
+            errno = uffd.WriteProtect(ram.AddressOf(range.First), (ulong)range.Bytes, protect: false, wake: true);
+        }
+        while (Again(errno));
+        return errno;
+    }
+
+    public int Wake(PageRange range)
+    {
+        int errno = uffd.Wake(ram.AddressOf(range.First), (ulong)range.Bytes);
+        Again(errno);
+        return errno;
+    }
+
+    /// <summary>From now on whoever touches this missing page gets a memory error.</summary>
+    public int Poison(long page)
+    {
+        var address = ram.AddressOf(page);
+        int errno;
+        do
+        {
+            errno = uffd.Poison(address, PageIndex.PageSize, UffdPoisonMode.None, out _);
+        }
+        while (Again(errno));
+        return errno;
+    }
+
+    /// <summary>Reads content from the RAM file; never through a mapping, where a fault would wait for ourselves.</summary>
+    public int Read(PageRange range, byte* destination)
+    {
+        var block = ram.BlockOf(range.First);
+        nint read = SparseFile.Read(block.File, destination, (nuint)range.Bytes, (range.First - block.FirstPage) << PageIndex.PageShift);
+        return read == (nint)range.Bytes ? 0 : read < 0 ? (int)-read : Errno.EIO;
+    }
+
+    /// <summary>Gives the pages' memory back.</summary>
+    public int Punch(PageRange range)
+    {
+        var block = ram.BlockOf(range.First);
+        return SparseFile.PunchHole(block.File, (range.First - block.FirstPage) << PageIndex.PageShift, range.Bytes);
+    }
+
+    private bool Again(int errno)
+    {
+        if (errno is Errno.ESRCH or Errno.ENOENT)
+        {
+            _ended = true;
+        }
+
+        if (errno != Errno.EAGAIN)
+        {
+            return false;
+        }
+
+        // It lasts while QEMU changes its address space.
+        Thread.Yield();
+        return true;
+    }
+}

@@ -1,0 +1,51 @@
+namespace FCtrans.Agent.Paging;
+
+/// <summary>What a page of a split VM is. <see cref="PageTable"/> has the transitions.</summary>
+internal enum PageState : byte
+{
+    /// <summary>Nobody has content for it, nor needs any: the guest gets zeros at its first touch.</summary>
+    Unused = 0,
+
+    /// <summary>Its content is in the RAM file here. A sub-host named beside it may have an old copy.</summary>
+    Resident = 1,
+
+    /// <summary>In the RAM file, write-protected, and the sub-host named beside it has the same content.</summary>
+    ResidentClean = 2,
+
+    /// <summary>Asked for at its sub-host; the thread that reads the answers owns what comes of it.</summary>
+    Fetching = 3,
+
+    /// <summary>In the RAM file; the evictor copies it to the sub-host named beside it. A write takes it back.</summary>
+    Evicting = 4,
+
+    /// <summary>One thread changes it and nobody else may: microseconds, never a wait on the network.</summary>
+    Busy = 5,
+
+    /// <summary>Only the sub-host named beside it has the content.</summary>
+    Remote = 6,
+
+    /// <summary>Its only copy is gone. Never zeros: the guest gets a memory error.</summary>
+    Lost = 7,
+}
+
+/// <summary>One byte of the page table: the state in the lower 3 bits; above, 0 for no sub-host or its index + 1.</summary>
+internal readonly record struct PageEntry(byte Value)
+{
+    /// <summary>The greatest number of sub-hosts.</summary>
+    public const int MaxSubs = 31;
+
+    /// <param name="sub">0 to 30, or -1 for none.</param>
+    public PageEntry(PageState state, int sub = -1)
+        : this((byte)((int)state | (sub + 1) << 3))
+    {
+    }
+
+    public PageState State => (PageState)(Value & 7);
+
+    /// <summary>-1 for none.</summary>
+    public int Sub => (Value >> 3) - 1;
+
+    public PageEntry With(PageState state) => new((byte)((Value & ~7) | (int)state));
+
+    public override string ToString() => Sub < 0 ? $"{State}" : $"{State} (sub-host {Sub})";
+}

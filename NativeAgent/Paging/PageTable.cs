@@ -1,0 +1,257 @@
+using System.Runtime.InteropServices;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// What and where each page of a split VM is: one byte a page, in native memory. The only file that knows the legal transitions; all
+/// other counts are derived from it. Any thread may read; a transition is a compare-and-swap, so that of two threads that want the same
+/// page one wins and the other looks again.
+/// <code>
+/// from            to              who, and what has been done before
+/// Unused          Busy            fault thread
+/// Remote          Fetching        fault thread; it asks after this
+/// Remote          Lost            whoever learns that the sub-host is gone for good
+/// Fetching        Resident        answer thread, after UFFDIO_COPY
+/// Fetching        ResidentClean   answer thread, after UFFDIO_COPY with write protection
+/// Fetching        Remote          answer thread: the host has no memory for it now
+/// Fetching        Lost            answer thread: the sub-host does not have it
+/// Resident        Evicting        evictor; it protects after this
+/// Resident        Resident        evictor: an old copy was discarded, and that was acknowledged (the sub-host's name goes)
+/// Resident        Busy            fault thread: to lift a protection that is left over
+/// ResidentClean   Busy            fault or answer thread: to lift its protection; evictor: to drop it
+/// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
+/// Busy            Resident        its owner, after lifting the protection, or after UFFDIO_ZEROPAGE
+/// Busy            ResidentClean   its owner, which found nothing to change
+/// Busy            Remote          evictor, after punching the hole
+/// Busy            Unused          evictor, after punching the hole of a page of zeros; no sub-host has a copy, acknowledged
+/// </code>
+/// Two rules make it right:
+/// <list type="bullet">
+/// <item>Write protection is lifted only by the owner of a Busy page. A thread that lifted it late, for a fault long answered, could
+/// otherwise open a page that is being evicted, and the write after it would be lost.</item>
+/// <item>Whoever leaves Busy or Fetching has woken, or now wakes, all who wait for the page; so a fault on a page in these states needs
+/// no answer. The kernel enqueues a faulting thread before it looks at the page for the last time, so none slips between.</item>
+/// </list>
+/// Unused pages have no sub-host beside them; Fetching and Remote pages always have one.
+/// </summary>
+internal sealed unsafe class PageTable : IDisposable
+{
+    private const int States = 8;
+
+    private static readonly byte[] s_legal = Legal();
+
+    private readonly Counters* _counters;
+    private byte* _entries;
+
+    /// <param name="pageCount">1 to 2^40. All pages are unused at first.</param>
+    public PageTable(long pageCount)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(pageCount);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(pageCount, 1L << 40);
+        PageCount = pageCount;
+        // calloc: large blocks come from the kernel as untouched zero pages, and zero is Unused.
+        _entries = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
+        _counters = (Counters*)NativeMemory.AllocZeroed((nuint)sizeof(Counters));
+        _counters->State[(int)PageState.Unused] = pageCount;
+    }
+
+    ~PageTable() => Free();
+
+    public long PageCount { get; }
+
+    /// <summary>Pages whose content takes memory here, or is about to.</summary>
+    public long LocalPages => Count(PageState.Resident) + Count(PageState.ResidentClean) + Count(PageState.Evicting)
+        + Count(PageState.Busy) + Count(PageState.Fetching);
+
+    public PageEntry this[long page]
+    {
+        get
+        {
+            Check(page);
+            return new(Volatile.Read(ref _entries[page]));
+        }
+    }
+
+    /// <summary>Pages in a state. While pages move, one may be counted in two states or in none for a moment.</summary>
+    public long Count(PageState state) => Volatile.Read(ref _counters->State[(int)state]);
+
+    /// <summary>Pages that only this sub-host has.</summary>
+    public long RemoteAt(int sub) => Volatile.Read(ref _counters->Remote[sub]);
+
+    /// <summary>Pages of which this sub-host holds a copy, be it the only one, a good one or an old one: what it uses of its room.</summary>
+    public long CopiesAt(int sub) => Volatile.Read(ref _counters->Copies[sub]);
+
+    /// <summary>Moves a page if it still is what the caller saw.</summary>
+    /// <exception cref="InvalidOperationException">There is no such transition: a bug in the caller.</exception>
+    public bool TryMove(long page, PageEntry from, PageEntry to)
+    {
+        Check(page);
+        if (!IsLegal(from, to))
+        {
+            throw new InvalidOperationException($"Page {page} can't go from {from} to {to}.");
+        }
+
+        if (Interlocked.CompareExchange(ref _entries[page], to.Value, from.Value) != from.Value)
+        {
+            return false;
+        }
+
+        Account(from, -1);
+        Account(to, 1);
+        return true;
+    }
+
+    /// <summary>As <see cref="TryMove"/>, by the thread that owns the page.</summary>
+    /// <exception cref="InvalidOperationException">It does not own it: a bug.</exception>
+    public void Move(long page, PageEntry from, PageEntry to)
+    {
+        if (!TryMove(page, from, to))
+        {
+            throw new InvalidOperationException($"Page {page} is {this[page]}, not {from}.");
+        }
+    }
+
+    public static bool IsLegal(PageEntry from, PageEntry to)
+    {
+        if ((s_legal[(int)from.State] >> (int)to.State & 1) == 0)
+        {
+            return false;
+        }
+
+        return to.State switch
+        {
+            PageState.Unused => to.Sub < 0,
+            PageState.Fetching or PageState.Remote or PageState.ResidentClean => to.Sub >= 0
+                && (from.State == PageState.Busy || to.Sub == from.Sub),
+            // A page is evicted to the sub-host that has its old copy, so that never two of them list it.
+            PageState.Evicting => from.Sub < 0 || from.Sub == to.Sub,
+            PageState.Resident when from.State == PageState.Resident => to.Sub < 0,
+            _ => to.Sub == from.Sub,
+        };
+    }
+
+    /// <summary>Before paging starts: this content has been written into the RAM file; no sub-host has a copy.</summary>
+    public void SetReceived(PageRange range) => Set(range, new(PageState.Resident));
+
+    /// <summary>Before paging starts: this content is on sub-host <paramref name="sub"/> and nowhere else.</summary>
+    public void SetRemote(PageRange range, int sub)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(sub);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(sub, PageEntry.MaxSubs);
+        Set(range, new(PageState.Remote, sub));
+    }
+
+    /// <summary>Before paging starts: these pages have no content, and the RAM file has a hole there.</summary>
+    public void SetUnused(PageRange range) => Set(range, new(PageState.Unused));
+
+    /// <summary>Before paging starts, or for tests: sets what pages are, whatever they were. Several threads may, each for other pages.</summary>
+    public void Set(PageRange range, PageEntry entry)
+    {
+        if (range.Count <= 0)
+        {
+            return;
+        }
+
+        Check(range.First);
+        Check(range.End - 1);
+        byte last = entry.Value;
+        long run = 0;
+        for (long page = range.First; page < range.End; page++)
+        {
+            byte old = Interlocked.Exchange(ref _entries[page], entry.Value);
+            if (old != last)
+            {
+                Account(new(last), -run);
+                last = old;
+                run = 0;
+            }
+
+            run++;
+        }
+
+        Account(new(last), -run);
+        Account(entry, range.Count);
+    }
+
+    /// <summary>The first page at or after <paramref name="from"/> and before <paramref name="end"/> in that state, or -1.</summary>
+    public long Next(PageState state, long from, long end)
+    {
+        for (long page = from; page < end; page++)
+        {
+            if (((PageEntry)this[page]).State == state)
+            {
+                return page;
+            }
+        }
+
+        return -1;
+    }
+
+    public void Dispose()
+    {
+        Free();
+        GC.SuppressFinalize(this);
+    }
+
+    private static byte[] Legal()
+    {
+        var legal = new byte[States];
+        void Allow(PageState from, params ReadOnlySpan<PageState> to)
+        {
+            foreach (var state in to)
+            {
+                legal[(int)from] |= (byte)(1 << (int)state);
+            }
+        }
+
+        Allow(PageState.Unused, PageState.Busy);
+        Allow(PageState.Remote, PageState.Fetching, PageState.Lost);
+        Allow(PageState.Fetching, PageState.Resident, PageState.ResidentClean, PageState.Remote, PageState.Lost);
+        Allow(PageState.Resident, PageState.Evicting, PageState.Resident, PageState.Busy);
+        Allow(PageState.ResidentClean, PageState.Busy);
+        Allow(PageState.Evicting, PageState.Busy);
+        Allow(PageState.Busy, PageState.Resident, PageState.ResidentClean, PageState.Remote, PageState.Unused);
+        return legal;
+    }
+
+    private void Account(PageEntry entry, long pages)
+    {
+        if (pages == 0)
+        {
+            return;
+        }
+
+        Interlocked.Add(ref _counters->State[(int)entry.State], pages);
+        if (entry.Sub >= 0)
+        {
+            Interlocked.Add(ref _counters->Copies[entry.Sub], pages);
+            if (entry.State == PageState.Remote)
+            {
+                Interlocked.Add(ref _counters->Remote[entry.Sub], pages);
+            }
+        }
+    }
+
+    private void Check(long page)
+    {
+        if ((ulong)page >= (ulong)PageCount)
+        {
+            throw new ArgumentOutOfRangeException(nameof(page), page, "The VM has no such page.");
+        }
+    }
+
+    private void Free()
+    {
+        NativeMemory.Free(_entries);
+        _entries = null;
+        NativeMemory.Free(_counters);
+    }
+
+    private struct Counters
+    {
+        public fixed long State[States];
+        public fixed long Remote[PageEntry.MaxSubs];
+        public fixed long Copies[PageEntry.MaxSubs];
+    }
+}

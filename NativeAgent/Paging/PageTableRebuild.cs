@@ -1,0 +1,94 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// What a restarted worker knows: nothing, and it needs nothing. Pages with data in the RAM file are resident; pages that a store lists
+/// are remote, or, where the RAM file has them too, an old copy; all others are unused. Right because a page leaves the RAM file only
+/// after its copy was acknowledged, and becomes unused only after its old copy's end was.
+/// </summary>
+internal static class PageTableRebuild
+{
+    /// <summary>Fills a new table. Blocks until every store has answered: a page of a store that is away may not be taken for unused.</summary>
+    /// <param name="stores">Started.</param>
+    /// <returns>Pages that two stores claim and the RAM file has not: now lost, rather than perhaps wrong.</returns>
+    /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
+    public static long Fill(PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, CancellationToken cancellation)
+    {
+        foreach (var block in ram.Blocks)
+        {
+            long bytes = block.PageCount << PageIndex.PageShift;
+            for (long at = 0; at < bytes && (at = SparseFile.NextData(block.File, at)) >= 0;)
+            {
+                long end = Math.Min(bytes, SparseFile.NextHole(block.File, at));
+                table.SetReceived(new(
+                    block.FirstPage + (at >> PageIndex.PageShift), (end - at + PageIndex.PageSize - 1) >> PageIndex.PageShift));
+                at = end;
+            }
+        }
+
+        long conflicts = 0;
+        foreach (var store in stores)
+        {
+            store.Bulk.List(range => conflicts += Claim(table, range, store.Index), cancellation);
+        }
+
+        return conflicts;
+    }
+
+    /// <summary>Lifts all protection that the earlier worker had set, and lets every waiting thread fault again.</summary>
+    /// <exception cref="KernelException">The VM's process is gone.</exception>
+    public static void Release(GuestRam ram, Userfaultfd uffd)
+    {
+        foreach (var block in ram.Blocks)
+        {
+            ulong bytes = (ulong)block.PageCount << PageIndex.PageShift;
+            int errno;
+            while ((errno = uffd.WriteProtect(block.MappedAt, bytes, protect: false, wake: true)) == Errno.EAGAIN)
+            {
+                Thread.Yield();
+            }
+
+            if (errno != 0)
+            {
+                throw new KernelException("take over the VM's memory from the worker before", errno);
+            }
+
+            // Lifting wakes whom it finds protected; those who miss a page wait apart from them.
+            uffd.Wake(block.MappedAt, bytes);
+        }
+    }
+
+    private static long Claim(PageTable table, PageRange range, int sub)
+    {
+        long conflicts = 0;
+        for (long page = range.First; page < range.End;)
+        {
+            var entry = table[page];
+            long end = page + 1;
+            while (end < range.End && table[end] == entry)
+            {
+                end++;
+            }
+
+            var run = new PageRange(page, end - page);
+            page = end;
+            if (entry.Sub >= 0 && entry.Sub != sub && entry.State == PageState.Remote)
+            {
+                table.Set(run, new(PageState.Lost, entry.Sub));
+                conflicts += run.Count;
+            }
+            else if (entry.State == PageState.Unused)
+            {
+                table.SetRemote(run, sub);
+            }
+            else if (entry.State == PageState.Resident && entry.Sub < 0)
+            {
+                table.Set(run, new(PageState.Resident, sub));
+            }
+        }
+
+        return conflicts;
+    }
+}

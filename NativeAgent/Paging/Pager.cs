@@ -1,0 +1,168 @@
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// Remote paging of one VM on its main host: answers its faults, and keeps what is here below a limit. docs/remote-paging.md tells how.
+/// <para>
+/// Has two threads of its own, beside each store's: one for faults, one that evicts. <see cref="Stop"/> (or a crash) leaves the VM's
+/// faults waiting and everything as it is; <see cref="Resume"/>, in this process or another, goes on from what it finds.
+/// </para>
+/// </summary>
+internal sealed class Pager : IDisposable
+{
+    private readonly PagingCore _core;
+    private readonly FaultThread _faults;
+    private readonly Evictor _evictor;
+
+    /// <exception cref="ArgumentException">The options contradict each other.</exception>
+    public Pager(PagerOptions options)
+    {
+        if (options.Table.PageCount != options.Ram.PageCount)
+        {
+            throw new ArgumentException("The page table has not as many pages as the VM.", nameof(options));
+        }
+
+        for (int i = 0; i < options.Stores.Count; i++)
+        {
+            if (options.Stores[i].Index != i)
+            {
+                throw new ArgumentException("The stores are not in the order of their indices.", nameof(options));
+            }
+        }
+
+        _core = new(options);
+        _faults = new(_core);
+        _evictor = new(_core);
+        _core.Connect(_evictor.Wake, _faults.Wake);
+        var arrivals = new PageArrivals(_core);
+        foreach (var store in options.Stores)
+        {
+            store.Attach(arrivals);
+        }
+    }
+
+    /// <summary>The most pages that stay here; may change at any time, up or down. At least 256.</summary>
+    public long LimitPages
+    {
+        get => _core.LimitPages;
+        set
+        {
+            _core.LimitPages = value;
+            _core.WakeEvictor();
+            _core.WakeFaults();
+        }
+    }
+
+    /// <summary>Managed bytes that the two loops have allocated since they began: 0.</summary>
+    public long AllocatedBytes => _faults.AllocatedBytes + _evictor.AllocatedBytes;
+
+    /// <summary>
+    /// For a worker that was started again: fills <see cref="PagerOptions.Table"/>, which must be new, from the RAM file and the stores,
+    /// takes over the VM's memory, and gives a pager to start. Blocks until every store has answered.
+    /// </summary>
+    /// <exception cref="Interop.KernelException">The VM's process is gone.</exception>
+    /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
+    public static Pager Resume(PagerOptions options, CancellationToken cancellation = default)
+    {
+        long conflicts = PageTableRebuild.Fill(options.Table, options.Ram, options.Stores, cancellation);
+        PageTableRebuild.Release(options.Ram, options.Uffd);
+        var pager = new Pager(options);
+        if (conflicts > 0)
+        {
+            pager._core.Report($"{conflicts} pages lie on two sub-hosts, and nothing says which copy is right: they are lost.");
+        }
+
+        return pager;
+    }
+
+    /// <summary>From now on faults are answered. The pages that are here already count as the oldest.</summary>
+    public void Start()
+    {
+        for (long page = 0; page < _core.Table.PageCount; page++)
+        {
+            if (_core.Table[page].State == PageState.Resident)
+            {
+                _core.Queue.Push(page);
+            }
+        }
+
+        _faults.Start();
+        _evictor.Start();
+    }
+
+    /// <summary>
+    /// Answers no more faults and evicts no more. Pages asked for may still arrive until the stores are disposed. To go on, dispose the
+    /// stores and this, then <see cref="Resume"/> with a new table.
+    /// </summary>
+    public void Stop()
+    {
+        _faults.Stop();
+        _evictor.Stop();
+    }
+
+    /// <summary>The counts now; any thread, any time between <see cref="Start"/> and Dispose.</summary>
+    public PagingFigures Snapshot()
+    {
+        var table = _core.Table;
+        var counters = _core.Counters;
+        long lost = table.Count(PageState.Lost);
+        string? away = null;
+        foreach (var store in _core.Stores)
+        {
+            if (store.Problem is { } problem)
+            {
+                away ??= $"Sub-host {store.Options.Host}: {problem}";
+            }
+        }
+
+        string? waiting = away ?? _evictor.Problem;
+        return new()
+        {
+            State = _core.Pages.Ended ? "ended" : lost > 0 ? "lost" : waiting is not null ? "waiting" : "paging",
+            Error = waiting ?? _core.Error,
+            LimitPages = _core.LimitPages,
+            ResidentPages = table.LocalPages - table.Count(PageState.Fetching),
+            PeakResidentPages = _core.PeakPages,
+            UnusedPages = table.Count(PageState.Unused),
+            LostPages = lost,
+            RemotePages = Each(table.RemoteAt),
+            PageIns = counters.PageIns.Sum(),
+            PageOuts = counters.PageOuts.Sum(),
+            CleanDrops = Interlocked.Read(ref counters.CleanDrops),
+            ZeroDrops = Interlocked.Read(ref counters.ZeroDrops),
+            UnusedFaults = Interlocked.Read(ref counters.UnusedFaults),
+            WriteProtectFaults = Interlocked.Read(ref counters.WriteProtectFaults),
+            TakenBack = Interlocked.Read(ref counters.TakenBack),
+            SpuriousFaults = Interlocked.Read(ref counters.SpuriousFaults),
+            Errors = Interlocked.Read(ref counters.Errors),
+            RemoteLatency = _core.RemoteLatency.Read(),
+            UnusedLatency = _core.UnusedLatency.Read(),
+            PageInsBySub = Each(i => Interlocked.Read(ref counters.PageIns[i])),
+            PageOutsBySub = Each(i => Interlocked.Read(ref counters.PageOuts[i])),
+            BytesIn = _core.Stores.Sum(s => s.BytesReceived),
+            BytesOut = _core.Stores.Sum(s => s.BytesSent),
+            Outstanding = _core.Stores.Sum(s => s.Demand.Outstanding),
+        };
+    }
+
+    /// <summary>Stops, and lets go of its memory. Dispose the stores first: their answer threads use it.</summary>
+    public void Dispose()
+    {
+        Stop();
+        _faults.Dispose();
+        _evictor.Dispose();
+        _core.Dispose();
+    }
+
+    private long[] Each(Func<int, long> figure)
+    {
+        var figures = new long[_core.Stores.Length];
+        for (int i = 0; i < figures.Length; i++)
+        {
+            figures[i] = figure(i);
+        }
+
+        return figures;
+    }
+}

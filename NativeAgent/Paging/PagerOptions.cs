@@ -1,0 +1,24 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>What a <see cref="Pager"/> works with. Owns none of it.</summary>
+internal sealed record PagerOptions
+{
+    public required GuestRam Ram { get; init; }
+
+    /// <summary>Opened by QEMU, with <see cref="UffdFeatures.Paging"/>, all of RAM registered for missing and write-protect faults.</summary>
+    public required Userfaultfd Uffd { get; init; }
+
+    public required PageTable Table { get; init; }
+
+    /// <summary>Index i at place i; started by their owner.</summary>
+    public required IReadOnlyList<RemoteStore> Stores { get; init; }
+
+    /// <summary>At most this many pages stay here; more than it by 3 % for moments only. At least 256.</summary>
+    public required long LimitPages { get; init; }
+
+    /// <summary>Whether a page of zeros may become unused instead of being sent.</summary>
+    public required bool TrackUnused { get; init; }
+}

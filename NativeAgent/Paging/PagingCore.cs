@@ -1,0 +1,139 @@
+namespace FCtrans.Agent.Paging;
+
+/// <summary>What the threads of one pager share. Each member says which of them may use it; all are safe from any thread.</summary>
+internal sealed class PagingCore : IDisposable
+{
+    private long _limit;
+    private long _peak;
+    private volatile string? _error;
+    private Action _wakeEvictor = static () => { };
+    private Action _wakeFaults = static () => { };
+
+    public PagingCore(PagerOptions options)
+    {
+        Pages = new(options.Ram, options.Uffd);
+        Table = options.Table;
+        Stores = [.. options.Stores];
+        TrackUnused = options.TrackUnused;
+        Queue = new(Table.PageCount);
+        WriteWanted = new(Table.PageCount);
+        Hot = new(Table.PageCount);
+        Counters = new(Stores.Length);
+        LimitPages = options.LimitPages;
+    }
+
+    public GuestPages Pages { get; }
+
+    public PageTable Table { get; }
+
+    public RemoteStore[] Stores { get; }
+
+    public bool TrackUnused { get; }
+
+    /// <summary>Pages here, oldest first.</summary>
+    public PageQueue Queue { get; }
+
+    /// <summary>
+    /// A write waits for this page, which was asked for by a read. Set by the fault thread, which then looks at the page's state again;
+    /// read by the answer thread after it has changed that state: one of the two sees the other.
+    /// </summary>
+    public AtomicPageBits WriteWanted { get; }
+
+    /// <summary>The page was wanted again after it had been evicted, or while it was: the evictor passes it over once.</summary>
+    public AtomicPageBits Hot { get; }
+
+    public PagingCounters Counters { get; }
+
+    public LatencyHistogram RemoteLatency { get; } = new();
+
+    public LatencyHistogram UnusedLatency { get; } = new();
+
+    public long LimitPages
+    {
+        get => Volatile.Read(ref _limit);
+        set
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(value, 256);
+            Volatile.Write(ref _limit, value);
+        }
+    }
+
+    /// <summary>The evictor begins above this …</summary>
+    public long HighPages => LimitPages - Math.Max(LimitPages / 50, 16);
+
+    /// <summary>… and stops here.</summary>
+    public long LowPages => LimitPages - Math.Max(LimitPages / 25, 32);
+
+    /// <summary>No fault is served beyond this: it waits for the evictor.</summary>
+    public long HardPages => LimitPages + LimitPages * 3 / 100;
+
+    public bool HasRoom => Table.LocalPages < HardPages;
+
+    public long PeakPages => Volatile.Read(ref _peak);
+
+    /// <summary>The last thing that went wrong; null if nothing did.</summary>
+    public string? Error => _error;
+
+    public void Connect(Action wakeEvictor, Action wakeFaults)
+    {
+        _wakeEvictor = wakeEvictor;
+        _wakeFaults = wakeFaults;
+    }
+
+    /// <summary>A page has come: remember it, and let the evictor know when there are too many.</summary>
+    public void PageCame(long page)
+    {
+        Queue.Push(page);
+        long local = Table.LocalPages;
+        if (local > Volatile.Read(ref _peak))
+        {
+            // A lost race loses one of two near-equal peaks.
+            Volatile.Write(ref _peak, local);
+        }
+
+        if (local > HighPages)
+        {
+            _wakeEvictor();
+        }
+    }
+
+    /// <summary>There is room again, or another request may be made: faults that had to wait may try again.</summary>
+    public void WakeFaults() => _wakeFaults();
+
+    public void WakeEvictor() => _wakeEvictor();
+
+    public void Report(string error)
+    {
+        Interlocked.Increment(ref Counters.Errors);
+        _error = error;
+    }
+
+    /// <summary>
+    /// Lifts the protection of a page that is here, and wakes who waits for it. False when the page is no longer
+    /// <paramref name="entry"/>: look again.
+    /// </summary>
+    public bool TryMakeWritable(long page, PageEntry entry)
+    {
+        var busy = entry.With(PageState.Busy);
+        if (!Table.TryMove(page, entry, busy))
+        {
+            return false;
+        }
+
+        int errno = Pages.Unprotect(new(page, 1));
+        Table.Move(page, busy, entry.With(PageState.Resident));
+        if (errno != 0 && !Pages.Ended)
+        {
+            Interlocked.Increment(ref Counters.Errors);
+        }
+
+        return true;
+    }
+
+    public void Dispose()
+    {
+        Queue.Dispose();
+        WriteWanted.Dispose();
+        Hot.Dispose();
+    }
+}

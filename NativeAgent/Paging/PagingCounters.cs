@@ -1,0 +1,17 @@
+namespace FCtrans.Agent.Paging;
+
+/// <summary>Counted with <see cref="Interlocked"/> by the threads of a pager, read by any.</summary>
+internal sealed class PagingCounters(int stores)
+{
+    public long UnusedFaults;
+    public long WriteProtectFaults;
+    public long TakenBack;
+    public long SpuriousFaults;
+    public long CleanDrops;
+    public long ZeroDrops;
+    public long Errors;
+
+    public long[] PageIns { get; } = new long[stores];
+
+    public long[] PageOuts { get; } = new long[stores];
+}

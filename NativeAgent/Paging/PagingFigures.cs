@@ -1,0 +1,62 @@
+namespace FCtrans.Agent.Paging;
+
+/// <summary>A pager's counts at one moment; PagingStatus in worker.proto has the same.</summary>
+internal sealed record PagingFigures
+{
+    /// <summary>paging | waiting (a sub-host is away or full) | lost (pages are lost) | ended (the VM's process is gone)</summary>
+    public required string State { get; init; }
+
+    /// <summary>Why it is not plainly paging; null if it is.</summary>
+    public required string? Error { get; init; }
+
+    public required long LimitPages { get; init; }
+
+    public required long ResidentPages { get; init; }
+
+    public required long PeakResidentPages { get; init; }
+
+    public required long UnusedPages { get; init; }
+
+    public required long LostPages { get; init; }
+
+    /// <summary>By sub-host.</summary>
+    public required long[] RemotePages { get; init; }
+
+    public required long PageIns { get; init; }
+
+    /// <summary>Pages sent to a sub-host and dropped here.</summary>
+    public required long PageOuts { get; init; }
+
+    /// <summary>Pages dropped without sending: the sub-host still had the same content.</summary>
+    public required long CleanDrops { get; init; }
+
+    /// <summary>Pages of zeros that became unused.</summary>
+    public required long ZeroDrops { get; init; }
+
+    public required long UnusedFaults { get; init; }
+
+    public required long WriteProtectFaults { get; init; }
+
+    /// <summary>Pages that the guest took back while they were being evicted.</summary>
+    public required long TakenBack { get; init; }
+
+    /// <summary>Faults that were over before we looked.</summary>
+    public required long SpuriousFaults { get; init; }
+
+    public required long Errors { get; init; }
+
+    public required LatencyFigures RemoteLatency { get; init; }
+
+    public required LatencyFigures UnusedLatency { get; init; }
+
+    public required long[] PageInsBySub { get; init; }
+
+    public required long[] PageOutsBySub { get; init; }
+
+    public required long BytesIn { get; init; }
+
+    public required long BytesOut { get; init; }
+
+    /// <summary>Pages asked for and not here yet.</summary>
+    public required int Outstanding { get; init; }
+}

@@ -1,0 +1,63 @@
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// A sub-host's store as the main host sees it: a channel for what faults ask for and one for all else. Starts to connect when
+/// <see cref="Start"/> is called and never gives up; the store may be away at any time and comes back with what it had.
+/// </summary>
+internal sealed class RemoteStore : IDisposable, IPageArrivals
+{
+    private volatile IPageArrivals? _arrivals;
+
+    public RemoteStore(RemoteStoreOptions options)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(options.Index);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(options.Index, PageEntry.MaxSubs);
+        Options = options;
+        Demand = new(options, this);
+        Bulk = new(options);
+    }
+
+    public RemoteStoreOptions Options { get; }
+
+    public int Index => Options.Index;
+
+    /// <summary>Asks for pages; for the fault thread.</summary>
+    public DemandChannel Demand { get; }
+
+    /// <summary>Changes the store; for the evictor.</summary>
+    public BulkChannel Bulk { get; }
+
+    public bool IsConnected => Demand.IsConnected && Bulk.IsConnected;
+
+    /// <summary>Why it is away; null when it is not.</summary>
+    public string? Problem => IsConnected ? null : (Demand.IsConnected ? Bulk.Error : Demand.Error) ?? "Not connected yet.";
+
+    public long BytesSent => Demand.BytesSent + Bulk.BytesSent;
+
+    public long BytesReceived => Demand.BytesReceived + Bulk.BytesReceived;
+
+    /// <summary>The most pages that it takes, as it said; <see cref="long.MaxValue"/> without a limit.</summary>
+    public long LimitPages => Bulk.LimitPages is var limit and > 0 ? limit : long.MaxValue;
+
+    public void Start()
+    {
+        Demand.Start();
+        Bulk.Start();
+    }
+
+    /// <summary>Says who takes the answers; before the first page is asked for.</summary>
+    public void Attach(IPageArrivals arrivals) => _arrivals = arrivals;
+
+    public void Dispose()
+    {
+        Demand.Dispose();
+        Bulk.Dispose();
+    }
+
+    unsafe void IPageArrivals.Arrived(int sub, long page, bool forWrite, long startedAt, byte* content) =>
+        _arrivals?.Arrived(sub, page, forWrite, startedAt, content);
+
+    void IPageArrivals.Missing(int sub, long page) => _arrivals?.Missing(sub, page);
+}

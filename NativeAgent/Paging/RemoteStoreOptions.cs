@@ -1,0 +1,32 @@
+using System.Net;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>Where a sub-host's store is, and how to prove who we are.</summary>
+internal sealed record RemoteStoreOptions
+{
+    /// <summary>0 to 30: what the page table writes beside a page.</summary>
+    public required int Index { get; init; }
+
+    /// <summary>The name that the user knows it by; for messages.</summary>
+    public required string Host { get; init; }
+
+    public required IPAddress Address { get; init; }
+
+    public required int Port { get; init; }
+
+    /// <summary>Of the store's certificate.</summary>
+    public required string Thumbprint { get; init; }
+
+    /// <summary>Ours; null without TLS.</summary>
+    public required WorkerCertificate? Certificate { get; init; }
+
+    public required string SplitId { get; init; }
+
+    /// <summary>Pages of the VM.</summary>
+    public required long Pages { get; init; }
+
+    /// <summary>How long the store may take to acknowledge what was sent; then it counts as away and is connected to anew.</summary>
+    public TimeSpan AnswerTimeout { get; init; } = TimeSpan.FromSeconds(5);
+}
