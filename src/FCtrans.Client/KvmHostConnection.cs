@@ -21,7 +21,7 @@ public sealed class KvmHostConnection : IDisposable
         Settings = settings;
         _session = session;
         _agentPath = agentPath;
-        _channel = new SshRpcChannel(session, settings.HostName, $"exec '{agentPath}' stdio");
+        _channel = new SshRpcChannel(session, Name, $"exec '{agentPath}' stdio");
         _agent = new HostAgent.HostAgentClient(_channel.Invoker);
         Info = new HostInfo();
     }
@@ -30,7 +30,7 @@ public sealed class KvmHostConnection : IDisposable
     public KvmHostSettings Settings { get; }
 
     /// <summary>The name in messages: what the user calls the host.</summary>
-    public string Name => Settings.HostName;
+    public string Name => Settings.Name ?? Settings.HostName;
 
     /// <summary>What the host said of itself last.</summary>
     public HostInfo Info { get; private set; }

@@ -117,7 +117,7 @@ public sealed class SplitMigrationPlan
     private static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
         ReferenceEquals(a, b)
         || (a.Settings.Port == b.Settings.Port
-            && (string.Equals(a.Name, b.Name, StringComparison.OrdinalIgnoreCase)
+            && (string.Equals(a.Settings.HostName, b.Settings.HostName, StringComparison.OrdinalIgnoreCase)
                 || (a.Info.ConnectionAddress.Length > 0 && a.Info.ConnectionAddress == b.Info.ConnectionAddress)));
 
     private static VmInfo FindVm(SplitMigrationRequest request, IReadOnlyList<VmInfo> vms) =>

@@ -42,9 +42,10 @@ public sealed class SplitMigrationRunner
         SplitMigrationRequest request = _plan.Request;
         string vm = _plan.Vm.Name;
         bool maybeStarted = false;
+        WorkerSpec source;
         try
         {
-            WorkerSpec source = await PrepareHostsAsync(cancellation).ConfigureAwait(false);
+            source = await PrepareHostsAsync(cancellation).ConfigureAwait(false);
             _progress(new SplitMigrationProgress("starting the source", null));
             cancellation.ThrowIfCancellationRequested();
             maybeStarted = true;
@@ -78,7 +79,7 @@ public sealed class SplitMigrationRunner
         MigrationStatus status = await watch.ToEndAsync(cancellation).ConfigureAwait(false);
         if (status.State == MigrationState.Completed)
         {
-            return new SplitMigrationOutcome(SplitId, _plan, status);
+            return new SplitMigrationOutcome(SplitId, _plan, source, status);
         }
 
         string left = await RemoveWorkersAsync(force: false).ConfigureAwait(false);

@@ -6,6 +6,9 @@ public sealed record KvmHostSettings
     /// <summary>The host's name or address.</summary>
     public required string HostName { get; init; }
 
+    /// <summary>What the user calls it; null: its host name.</summary>
+    public string? Name { get; init; }
+
     /// <summary>The port of its sshd.</summary>
     public int Port { get; init; } = 22;
 

@@ -1,0 +1,67 @@
+using System.Management.Automation;
+using FCtrans.Client;
+
+namespace FCtrans.Commands;
+
+/// <summary>The connected hosts of this PowerShell process, by name, in the order of connecting. Thread-safe.</summary>
+internal static class HostRegistry
+{
+    private static readonly List<KvmHost> s_hosts = [];
+
+    public static KvmHost[] All
+    {
+        get
+        {
+            lock (s_hosts)
+            {
+                return [.. s_hosts];
+            }
+        }
+    }
+
+    /// <summary>Adds a host; one of the same name is replaced and given back.</summary>
+    public static KvmHost? Add(KvmHost host)
+    {
+        lock (s_hosts)
+        {
+            int old = s_hosts.FindIndex(h => SameName(h.Name, host.Name));
+            if (old < 0)
+            {
+                s_hosts.Add(host);
+                return null;
+            }
+
+            KvmHost replaced = s_hosts[old];
+            s_hosts[old] = host;
+            return replaced;
+        }
+    }
+
+    public static void Remove(KvmHost host)
+    {
+        lock (s_hosts)
+        {
+            s_hosts.Remove(host);
+        }
+    }
+
+    public static KvmHost? Find(string name)
+    {
+        lock (s_hosts)
+        {
+            return s_hosts.Find(h => SameName(h.Name, name));
+        }
+    }
+
+    /// <summary>Hosts whose name matches; a name without wildcards that is not there is an error.</summary>
+    public static KvmHost[] Match(string pattern)
+    {
+        var wildcard = new WildcardPattern(pattern, WildcardOptions.IgnoreCase);
+        KvmHost[] found = [.. All.Where(h => wildcard.IsMatch(h.Name))];
+        return found.Length > 0 || WildcardPattern.ContainsWildcardCharacters(pattern)
+            ? found
+            : throw Failure.HostNotConnected(pattern);
+    }
+
+    private static bool SameName(string a, string b) => string.Equals(a, b, StringComparison.OrdinalIgnoreCase);
+}

@@ -1,0 +1,45 @@
+using FCtrans.Client;
+using FCtrans.Contracts;
+
+namespace FCtrans.Commands;
+
+/// <summary>A VM as a parameter takes it: the object from Get-KvmVm, or the name of a VM on one of the connected hosts.</summary>
+public sealed class VmReference
+{
+    private readonly KvmVm? _vm;
+    private readonly string _name;
+
+    /// <summary>A VM by its object.</summary>
+    public VmReference(KvmVm vm)
+    {
+        _vm = vm;
+        _name = vm.Name;
+    }
+
+    /// <summary>A VM by its name; looked up on all connected hosts when it is used.</summary>
+    public VmReference(string name) => _name = name;
+
+    /// <inheritdoc/>
+    public override string ToString() => _name;
+
+    /// <summary>The VM's object.</summary>
+    /// <exception cref="FCtransException">VmNotFound, VmAmbiguous, HostNotConnected.</exception>
+    internal async Task<KvmVm> ResolveAsync(CancellationToken cancellation)
+    {
+        if (_vm is not null)
+        {
+            return _vm.KvmHost.IsDisconnected ? throw Failure.HostNotConnected(_vm.KvmHost.Name) : _vm;
+        }
+
+        KvmHost[] hosts = HostRegistry.All;
+        IReadOnlyList<VmInfo>[] vms = await Task.WhenAll(hosts.Select(h => h.Connection.ListVmsAsync(cancellation)))
+            .ConfigureAwait(false);
+        KvmVm[] found = [.. hosts.Zip(vms).SelectMany(p => p.Second.Where(v => v.Name == _name).Select(v => new KvmVm(p.First, v)))];
+        return found.Length switch
+        {
+            1 => found[0],
+            0 => throw Failure.VmNotFound(_name, "any connected host"),
+            _ => throw Failure.VmAmbiguous(_name, string.Join(", ", found.Select(v => v.HostName))),
+        };
+    }
+}

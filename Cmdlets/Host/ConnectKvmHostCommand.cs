@@ -1,0 +1,158 @@
+using System.Management.Automation;
+using System.Reflection;
+using FCtrans.Client;
+
+namespace FCtrans.Commands;
+
+/// <summary>
+/// Connect-KvmHost: opens an SSH connection to hosts, checks their keys, brings the agent there when it is missing or another
+/// one, and gives the hosts. Several hosts are connected at once.
+/// </summary>
+[Cmdlet(VerbsCommunications.Connect, "KvmHost", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
+[OutputType(typeof(KvmHost))]
+public sealed class ConnectKvmHostCommand : FCtransCmdlet
+{
+    private readonly List<string> _names = [];
+
+    /// <summary>Names or addresses of the hosts.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("ComputerName")]
+    [ValidateNotNullOrEmpty]
+    public string[] HostName { get; set; } = [];
+
+    /// <summary>What to call the host; for one host only.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? Name { get; set; }
+
+    /// <summary>The port of sshd.</summary>
+    [Parameter]
+    [ValidateRange(1, 65535)]
+    public int Port { get; set; } = 22;
+
+    /// <summary>The user on the host. Default: root, or the user of the credential.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? UserName { get; set; }
+
+    /// <summary>A private key. Default: the usual ones in ~/.ssh.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? KeyFile { get; set; }
+
+    /// <summary>User and password; with -KeyFile, the password is the key's passphrase.</summary>
+    [Parameter]
+    [Credential]
+    public PSCredential? Credential { get; set; }
+
+    /// <summary>The file that host keys are checked against. Default: ~/.ssh/known_hosts.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? KnownHostsFile { get; set; }
+
+    /// <summary>Accept and remember the key of a host that is not known yet. A changed key is refused all the same.</summary>
+    [Parameter]
+    public SwitchParameter AcceptHostKey { get; set; }
+
+    /// <summary>Accept and remember exactly this key (SHA256:…), in place of another if need be.</summary>
+    [Parameter]
+    [ValidatePattern("^SHA256:[A-Za-z0-9+/]{43}$")]
+    public string? HostKeyFingerprint { get; set; }
+
+    /// <summary>Where other hosts send guest memory for this one, if not to the address of the SSH connection; for one host only.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? DataAddress { get; set; }
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord() => _names.AddRange(HostName);
+
+    /// <inheritdoc/>
+    protected override void EndProcessing()
+    {
+        if (_names.Count > 1 && (Name is not null || DataAddress is not null))
+        {
+            ThrowTerminatingError(new ErrorRecord(
+                new ArgumentException("-Name and -DataAddress are for one host at a time."), "OneHostOnly",
+                ErrorCategory.InvalidArgument, _names.ToArray()));
+        }
+
+        AgentPackage package;
+        try
+        {
+            package = AgentPackage.Load(
+                Path.Combine(ModuleDirectory(), "agent", "linux-x64", "fctrans-agent"), ModuleVersion());
+        }
+        catch (FCtransException e)
+        {
+            ThrowTerminatingError(Errors.Record(e, null));
+            return;
+        }
+
+        KvmHostSettings[] all = [.. _names.Distinct(StringComparer.OrdinalIgnoreCase)
+            .Where(name => ShouldProcess(name, "Connect, and put the agent there if it is missing")).Select(SettingsFor)];
+        (KvmHostSettings Settings, Task<KvmHostConnection> Task)[] opened = Await(async stop =>
+        {
+            (KvmHostSettings, Task<KvmHostConnection> Task)[] opening =
+                [.. all.Select(s => (s, Task.Run(() => KvmHostConnection.OpenAsync(s, package, stop), CancellationToken.None)))];
+            await Task.WhenAll(opening.Select(o => (Task)o.Task)).ContinueWith(_ => { }, TaskScheduler.Default)
+                .ConfigureAwait(false);
+            if (stop.IsCancellationRequested)
+            {
+                foreach ((_, Task<KvmHostConnection> task) in opening.Where(o => o.Task.IsCompletedSuccessfully))
+                {
+                    task.Result.Dispose();
+                }
+            }
+
+            stop.ThrowIfCancellationRequested();
+            return opening;
+        });
+
+        // All are noted before one is written: a pipeline that ends after the first must not lose the others.
+        KvmHost?[] hosts = [.. opened.Select(o => o.Task.IsCompletedSuccessfully ? new KvmHost(o.Task.Result) : null)];
+        foreach (KvmHost host in hosts.OfType<KvmHost>())
+        {
+            HostRegistry.Add(host)?.Disconnect();
+        }
+
+        for (int i = 0; i < opened.Length; i++)
+        {
+            if (hosts[i] is { } host)
+            {
+                WriteVerbose($"{host.Name}: connected as {host.UserName}, host key {host.HostKeyFingerprint}, agent {host.AgentPath}.");
+                WriteObject(host);
+            }
+            else
+            {
+                (KvmHostSettings settings, Task<KvmHostConnection> task) = opened[i];
+                ForItem(settings.Name ?? settings.HostName, () => task.GetAwaiter().GetResult());
+            }
+        }
+    }
+
+    private static string ModuleDirectory() =>
+        Path.GetDirectoryName(Path.GetDirectoryName(typeof(ConnectKvmHostCommand).Assembly.Location))!;
+
+    private static string ModuleVersion() =>
+        typeof(ConnectKvmHostCommand).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!
+            .InformationalVersion.Split('+')[0];
+
+    private KvmHostSettings SettingsFor(string hostName) => new()
+    {
+        HostName = hostName,
+        Name = Name,
+        Port = Port,
+        UserName = UserName ?? Credential?.UserName ?? "root",
+        KeyFile = FilePath(KeyFile),
+        Password = Credential?.GetNetworkCredential().Password,
+        KnownHostsFile = FilePath(KnownHostsFile) ?? Client.KnownHostsFile.DefaultPath,
+        AcceptUnknownHostKey = AcceptHostKey,
+        AcceptedFingerprint = HostKeyFingerprint,
+        DataAddress = DataAddress,
+    };
+
+    /// <summary>As PowerShell understands paths: relative to its own location, with ~.</summary>
+    private string? FilePath(string? path) =>
+        path is null ? null : SessionState.Path.GetUnresolvedProviderPathFromPSPath(path);
+}

@@ -1,0 +1,45 @@
+using FCtrans.Contracts;
+
+namespace FCtrans.Commands;
+
+/// <summary>Puts together what several hosts know of the same migration.</summary>
+internal static class SplitMigrationCatalog
+{
+    /// <summary>One object for each split VM that any host has a worker of, the newest last.</summary>
+    public static SplitMigration[] From(IEnumerable<(KvmHost Host, WorkerSummary Worker)> workers) =>
+        [.. workers.Where(w => w.Worker.Spec is not null).GroupBy(w => w.Worker.Spec.SplitId).Select(g => Merge([.. g]))
+            .OrderBy(m => m.Started)];
+
+    private static SplitMigration Merge((KvmHost Host, WorkerSummary Worker)[] parts)
+    {
+        (KvmHost Host, WorkerSummary Worker) source = Of(parts, WorkerRole.Source);
+        (KvmHost Host, WorkerSummary Worker) main = Of(parts, WorkerRole.Main);
+        WorkerSpec spec = (source.Worker ?? main.Worker ?? parts[0].Worker).Spec;
+        WorkerSpec[] specs = [.. parts.Select(p => p.Worker.Spec)];
+        string[] subs = [.. specs.SelectMany(s => s.Peers).Where(p => p.Role == WorkerRole.Sub).OrderBy(p => p.SubIndex)
+            .Select(p => p.Host).Distinct()];
+        if (subs.Length == 0)
+        {
+            subs = [.. parts.Where(p => p.Worker.Spec.Role == WorkerRole.Sub).Select(p => p.Host.Name)];
+        }
+
+        // The main host's worker may know that the VM arrived when the source's is gone.
+        MigrationStatus status = source.Worker?.Status?.Migration ?? main.Worker?.Status?.Migration ?? new MigrationStatus();
+        if (main.Worker?.Status?.Paging is { VmRunning: true } && status.State != MigrationState.Completed)
+        {
+            status = status.Clone();
+            status.State = MigrationState.Completed;
+        }
+
+        return new SplitMigration(
+            spec, status, source.Host, source.Host?.Name ?? PeerName(specs, WorkerRole.Source),
+            main.Host?.Name ?? PeerName(specs, WorkerRole.Main), subs,
+            specs.Max(s => s.MainMemoryBytes));
+    }
+
+    private static (KvmHost Host, WorkerSummary Worker) Of((KvmHost Host, WorkerSummary Worker)[] parts, WorkerRole role) =>
+        parts.FirstOrDefault(p => p.Worker.Spec.Role == role);
+
+    private static string PeerName(WorkerSpec[] specs, WorkerRole role) =>
+        specs.SelectMany(s => s.Peers).FirstOrDefault(p => p.Role == role)?.Host ?? "";
+}

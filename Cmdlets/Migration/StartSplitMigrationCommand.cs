@@ -1,0 +1,128 @@
+using System.Management.Automation;
+using FCtrans.Client;
+
+namespace FCtrans.Commands;
+
+/// <summary>
+/// Start-SplitMigration: moves a running VM to a main host and sub-hosts, and waits for the end. Ctrl+C gives it up and leaves
+/// the VM running where it was; ending PowerShell does not stop it.
+/// </summary>
+[Cmdlet(VerbsLifecycle.Start, "SplitMigration", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
+[OutputType(typeof(SplitMigration), typeof(SplitMigrationJob))]
+public sealed class StartSplitMigrationCommand : FCtransCmdlet
+{
+    /// <summary>The VM, or the name of a VM on a connected host.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    public VmReference VM { get; set; } = null!;
+
+    /// <summary>The host that is to run the VM's processors.</summary>
+    [Parameter(Mandatory = true, Position = 1)]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    [ValidateNotNull]
+    public KvmHostReference MainHost { get; set; } = null!;
+
+    /// <summary>The hosts that are to hold the rest of its memory.</summary>
+    [Parameter(Mandatory = true, Position = 2)]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    [ValidateNotNull]
+    public KvmHostReference[] SubHost { get; set; } = [];
+
+    /// <summary>At most this much of the guest's memory stays on the main host: bytes (8GB) or a share of it (25%).</summary>
+    [Parameter(Mandatory = true, Position = 3)]
+    [ValidateNotNull]
+    public MemorySize MainMemory { get; set; } = null!;
+
+    /// <summary>Leave out memory that the guest does not use. Default: yes; -TrackUnused:$false sends everything.</summary>
+    [Parameter]
+    public SwitchParameter TrackUnused { get; set; } = true;
+
+    /// <summary>The standstill that is aimed at. Default: 300 ms.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public TimeSpan MaxDowntime { get; set; } = TimeSpan.FromMilliseconds(300);
+
+    /// <summary>After so many rounds the switch-over comes, however much is left.</summary>
+    [Parameter]
+    [ValidateRange(1, 1000)]
+    public int MaxRounds { get; set; } = 30;
+
+    /// <summary>Bytes a second, to all hosts together. Default: no limit.</summary>
+    [Parameter]
+    [ValidateRange(0, long.MaxValue)]
+    public long BandwidthLimitBytesPerSecond { get; set; }
+
+    /// <summary>Give up after this time. Default: never.</summary>
+    [Parameter]
+    public TimeSpan? Timeout { get; set; }
+
+    /// <summary>Do not wait: give a job.</summary>
+    [Parameter]
+    public SwitchParameter AsJob { get; set; }
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord()
+    {
+        ForItem(VM.ToString(), () =>
+        {
+            CheckTimes();
+            KvmHost main = MainHost.Resolve();
+            KvmHost[] subs = [.. SubHost.Select(s => s.Resolve())];
+            (KvmVm vm, SplitMigrationPlan plan) = Await(async stop =>
+            {
+                KvmVm found = await VM.ResolveAsync(stop).ConfigureAwait(false);
+                return (found, await SplitMigrationPlan.MakeAsync(RequestFor(found, main, subs), stop).ConfigureAwait(false));
+            });
+
+            string action = $"Split migration from {vm.HostName} to main host {main.Name} "
+                + $"({Loader.Display.Bytes(plan.MainMemoryBytes)}) and sub-hosts {string.Join(", ", subs.Select(s => s.Name))}";
+            if (!ShouldProcess(vm.Name, action))
+            {
+                return;
+            }
+
+            var task = new SplitMigrationTask(vm.KvmHost, plan);
+            if (AsJob)
+            {
+                var job = new SplitMigrationJob(MyInvocation.Line ?? "", task);
+                JobRepository.Add(job);
+                job.Start();
+                WriteObject(job);
+                return;
+            }
+
+            foreach (string warning in plan.Warnings)
+            {
+                WriteWarning(warning);
+            }
+
+            WriteObject(Await((post, stop) => task.RunAsync(record => post(() => WriteProgress(record)), stop)));
+        });
+    }
+
+    private void CheckTimes()
+    {
+        if (MaxDowntime <= TimeSpan.Zero || Timeout <= TimeSpan.Zero)
+        {
+            ThrowTerminatingError(new ErrorRecord(
+                new ArgumentException("-MaxDowntime and -Timeout must be longer than nothing."), "DurationInvalid",
+                ErrorCategory.InvalidArgument, MaxDowntime <= TimeSpan.Zero ? MaxDowntime : Timeout));
+        }
+    }
+
+    private SplitMigrationRequest RequestFor(KvmVm vm, KvmHost main, KvmHost[] subs) => new()
+    {
+        Source = vm.KvmHost.Connection,
+        VmName = vm.Name,
+        VmProcessId = vm.ProcessId,
+        MainHost = main.Connection,
+        SubHosts = [.. subs.Select(s => s.Connection)],
+        MainMemoryBytes = MainMemory.ToBytes,
+        TrackUnused = TrackUnused,
+        MaxDowntime = MaxDowntime,
+        MaxRounds = MaxRounds,
+        BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond,
+        Timeout = Timeout,
+    };
+}

@@ -1,0 +1,124 @@
+using System.Management.Automation;
+using FCtrans.Client;
+using FCtrans.Contracts;
+
+namespace FCtrans.Commands;
+
+/// <summary>Stop-SplitMigration: gives a running migration up; the VM runs on where it is. Too late after the commitment.</summary>
+[Cmdlet(VerbsLifecycle.Stop, "SplitMigration", DefaultParameterSetName = "VM", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
+[OutputType(typeof(SplitMigration))]
+public sealed class StopSplitMigrationCommand : FCtransCmdlet
+{
+    /// <summary>The migration, from Get-SplitMigration.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = "Migration", ValueFromPipeline = true)]
+    [ValidateNotNull]
+    public SplitMigration Migration { get; set; } = null!;
+
+    /// <summary>The migration's id.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = "Id")]
+    [ValidateNotNullOrEmpty]
+    public string SplitId { get; set; } = "";
+
+    /// <summary>The VM, or its name.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = "VM", ValueFromPipeline = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    public VmReference VM { get; set; } = null!;
+
+    /// <summary>Write the migration's last state.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord()
+    {
+        string? id = ParameterSetName switch { "Migration" => Migration.SplitId, "Id" => SplitId, _ => null };
+        string wanted = id ?? VM.ToString();
+        ForItem(wanted, () =>
+        {
+            SplitMigration migration = Await(stop => FindAsync(id, stop));
+            if (migration.State is "Completed" or "Failed" or "Aborted")
+            {
+                throw migration.State == "Completed"
+                    ? Failure.MigrationCommitted(migration.VM) : Failure.MigrationEnded(migration.VM, migration.State);
+            }
+
+            if (migration.Source is not { } source)
+            {
+                throw Failure.HostNotConnected(migration.SourceHost);
+            }
+
+            if (!ShouldProcess(migration.VM, $"Stop the split migration to {migration.MainHost}"))
+            {
+                return;
+            }
+
+            WorkerStatus status = Await(async stop =>
+            {
+                using WorkerConnection worker = source.Connection.ConnectWorker(
+                    migration.SplitId, WorkerRole.Source, migration.VM);
+                return await worker.AbortAsync("the user stopped it", stop).ConfigureAwait(false);
+            });
+            RemoveWorkers(migration);
+            if (PassThru)
+            {
+                WriteObject(new SplitMigration(
+                    new WorkerSpec
+                    {
+                        SplitId = migration.SplitId,
+                        VmName = migration.VM,
+                        TrackUnused = migration.TrackUnused,
+                        StartedUnixMilliseconds = new DateTimeOffset(migration.Started).ToUnixTimeMilliseconds(),
+                    },
+                    status.Migration, source, source.Name, migration.MainHost, migration.SubHosts, migration.MainMemoryBytes));
+            }
+        });
+    }
+
+    private async Task<SplitMigration> FindAsync(string? id, CancellationToken stop)
+    {
+        KvmHost[] hosts = HostRegistry.All;
+        IReadOnlyList<WorkerSummary>[] workers = await Task.WhenAll(hosts.Select(h => h.Connection.ListWorkersAsync(stop)))
+            .ConfigureAwait(false);
+        SplitMigration[] all = SplitMigrationCatalog.From(hosts.Zip(workers).SelectMany(p => p.Second.Select(w => (p.First, w))));
+
+        // A VM may have been moved before: the newest is meant.
+        return (id is not null
+                ? all.LastOrDefault(m => string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase))
+                : all.LastOrDefault(m => m.VM == VM.ToString()))
+            ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{VM}'");
+    }
+
+    /// <summary>
+    /// Whoever started it removes the workers too, if it still watches: what is gone already is no error, and a host refuses
+    /// as long as a VM needs the worker.
+    /// </summary>
+    private void RemoveWorkers(SplitMigration migration)
+    {
+        foreach (string name in migration.SubHosts.Prepend(migration.MainHost))
+        {
+            if (HostRegistry.Find(name) is not { } host)
+            {
+                WriteWarning($"{name} is not connected: a worker of the stopped migration stays there until it is removed.");
+                continue;
+            }
+
+            WorkerRole role = name == migration.MainHost ? WorkerRole.Main : WorkerRole.Sub;
+            try
+            {
+                Await(async stop =>
+                {
+                    await host.Connection.RemoveWorkerAsync(migration.SplitId, role, force: false, stop).ConfigureAwait(false);
+                    return true;
+                });
+            }
+            catch (FCtransException e) when (e.Kind == FailureKind.NotFound)
+            {
+            }
+            catch (FCtransException e)
+            {
+                WriteWarning($"{name}: {e.Message}");
+            }
+        }
+    }
+}

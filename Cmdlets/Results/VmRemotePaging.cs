@@ -1,0 +1,166 @@
+using FCtrans.Contracts;
+
+namespace FCtrans;
+
+/// <summary>The remote paging of a split VM: figures since the switch-over.</summary>
+public sealed class VmRemotePaging
+{
+    internal VmRemotePaging(KvmHost main, WorkerSpec spec, PagingStatus paging, bool running)
+    {
+        VM = spec.VmName;
+        SplitId = spec.SplitId;
+        MainHost = main.Name;
+        SubHosts = [.. spec.Peers.Where(p => p.Role == WorkerRole.Sub).OrderBy(p => p.SubIndex).Select(p => p.Host)];
+        State = running ? paging.State : "stopped";
+        IsVmRunning = paging.VmRunning;
+        VmProcessId = paging.VmProcessId;
+        LimitBytes = paging.LimitBytes;
+        ResidentBytes = Pages(paging.ResidentPages);
+        PeakResidentBytes = Pages(paging.PeakResidentPages);
+        UnusedBytes = Pages(paging.UnusedPages);
+        LostBytes = Pages(paging.LostPages);
+        RemoteBytesBySubHost = [.. paging.RemotePages.Select(Pages)];
+        PageIns = paging.PageIns;
+        PageOuts = paging.PageOuts;
+        PageInsBySubHost = [.. paging.PageInsBySubHost];
+        PageOutsBySubHost = [.. paging.PageOutsBySubHost];
+        CleanDrops = paging.CleanDrops;
+        UnusedFaults = paging.UnusedFaults;
+        WriteProtectFaults = paging.WriteProtectFaults;
+        SpuriousFaults = paging.SpuriousFaults;
+        BytesIn = paging.BytesIn;
+        BytesOut = paging.BytesOut;
+        Errors = paging.Errors;
+        Error = paging.Error;
+        Restarts = paging.Restarts;
+        RemoteFaultLatency = new FaultLatencyFigures(paging.RemoteLatency ?? new FaultLatency());
+        UnusedFaultLatency = new FaultLatencyFigures(paging.UnusedLatency ?? new FaultLatency());
+    }
+
+    /// <summary>The VM's name.</summary>
+    public string VM { get; }
+
+    /// <summary>Names the split VM on all its hosts.</summary>
+    public string SplitId { get; }
+
+    /// <summary>Where its processors run.</summary>
+    public string MainHost { get; }
+
+    /// <summary>Where the rest of its memory lies.</summary>
+    public string[] SubHosts { get; }
+
+    /// <summary>receiving, paging, waiting (a sub-host is away), lost (memory is lost), ended, or stopped (no worker runs).</summary>
+    public string State { get; }
+
+    /// <summary>Whether the VM runs on the main host.</summary>
+    public bool IsVmRunning { get; }
+
+    /// <summary>Its QEMU on the main host.</summary>
+    public int VmProcessId { get; }
+
+    /// <summary>At most this much may stay on the main host.</summary>
+    public ulong LimitBytes { get; }
+
+    /// <summary>What lies on the main host.</summary>
+    public ulong ResidentBytes { get; }
+
+    /// <summary>The most that ever did.</summary>
+    public ulong PeakResidentBytes { get; }
+
+    /// <summary>Memory that the guest does not use; it lies nowhere.</summary>
+    public ulong UnusedBytes { get; }
+
+    /// <summary>Memory whose only copy is gone.</summary>
+    public ulong LostBytes { get; }
+
+    /// <summary>What lies on each sub-host, in the order of <see cref="SubHosts"/>.</summary>
+    public ulong[] RemoteBytesBySubHost { get; }
+
+    /// <summary>What lies on all sub-hosts.</summary>
+    public ulong RemoteBytes => RemoteBytesBySubHost.Aggregate(0UL, (sum, b) => sum + b);
+
+    /// <summary>Pages of 4 KiB fetched from sub-hosts.</summary>
+    public ulong PageIns { get; }
+
+    /// <summary>Pages pushed to sub-hosts.</summary>
+    public ulong PageOuts { get; }
+
+    /// <summary>Page-ins from each sub-host.</summary>
+    public ulong[] PageInsBySubHost { get; }
+
+    /// <summary>Page-outs to each sub-host.</summary>
+    public ulong[] PageOutsBySubHost { get; }
+
+    /// <summary>Pages that left the main host without being sent, because the sub-host had the same content.</summary>
+    public ulong CleanDrops { get; }
+
+    /// <summary>First touches of unused memory: answered with zeros at once, without the network.</summary>
+    public ulong UnusedFaults { get; }
+
+    /// <summary>Writes that met a page on its way out.</summary>
+    public ulong WriteProtectFaults { get; }
+
+    /// <summary>Faults that were answered already.</summary>
+    public ulong SpuriousFaults { get; }
+
+    /// <summary>Bytes received from sub-hosts.</summary>
+    public ulong BytesIn { get; }
+
+    /// <summary>Bytes sent to sub-hosts.</summary>
+    public ulong BytesOut { get; }
+
+    /// <summary>Errors so far.</summary>
+    public ulong Errors { get; }
+
+    /// <summary>The last error; empty if there was none.</summary>
+    public string Error { get; }
+
+    /// <summary>How often the main host's worker was started again.</summary>
+    public ulong Restarts { get; }
+
+    /// <summary>How long the guest waited for memory on a sub-host.</summary>
+    public FaultLatencyFigures RemoteFaultLatency { get; }
+
+    /// <summary>How long the guest waited for fresh memory.</summary>
+    public FaultLatencyFigures UnusedFaultLatency { get; }
+
+    /// <inheritdoc/>
+    public override string ToString() => VM;
+
+    private static ulong Pages(ulong pages) => pages * 4096;
+}
+
+/// <summary>How long faults took to answer.</summary>
+public sealed class FaultLatencyFigures
+{
+    internal FaultLatencyFigures(FaultLatency latency)
+    {
+        Count = latency.Count;
+        MedianMicroseconds = latency.P50Microseconds;
+        P90Microseconds = latency.P90Microseconds;
+        P99Microseconds = latency.P99Microseconds;
+        P999Microseconds = latency.P999Microseconds;
+        MaxMicroseconds = latency.MaxMicroseconds;
+    }
+
+    /// <summary>How many.</summary>
+    public ulong Count { get; }
+
+    /// <summary>Half of them took at most this.</summary>
+    public double MedianMicroseconds { get; }
+
+    /// <summary>90 % of them took at most this.</summary>
+    public double P90Microseconds { get; }
+
+    /// <summary>99 % of them took at most this.</summary>
+    public double P99Microseconds { get; }
+
+    /// <summary>99.9 % of them took at most this.</summary>
+    public double P999Microseconds { get; }
+
+    /// <summary>The longest.</summary>
+    public double MaxMicroseconds { get; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{MedianMicroseconds:0} µs (99 %: {P99Microseconds:0} µs)";
+}

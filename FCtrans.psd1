@@ -1,0 +1,33 @@
+@{
+    RootModule           = 'FCtrans.psm1'
+    ModuleVersion        = '0.1.0'
+    GUID                 = '5b3cf4a9-0e0b-4b7f-9f0e-6c1f6f4be6d2'
+    Author               = 'The FCtrans maintainers'
+    CompanyName          = 'The FCtrans maintainers'
+    Copyright            = '(c) 2026 The FCtrans maintainers. MIT License.'
+    Description          = 'Live split migration of large KVM virtual machines over several hosts, with remote paging, on stock QEMU, a stock kernel and an unmodified guest.'
+    PowerShellVersion    = '7.4'
+    CompatiblePSEditions = @('Core')
+    FormatsToProcess     = @('FCtrans.Format.ps1xml')
+    FunctionsToExport    = @()
+    AliasesToExport      = @()
+    VariablesToExport    = @()
+    CmdletsToExport      = @(
+        'Connect-KvmHost'
+        'Disconnect-KvmHost'
+        'Get-KvmHost'
+        'Get-KvmVm'
+        'Get-SplitMigration'
+        'Get-VmRemotePaging'
+        'Get-VmUnusedMemory'
+        'Start-SplitMigration'
+        'Stop-SplitMigration'
+    )
+    PrivateData          = @{
+        PSData = @{
+            Tags         = @('KVM', 'QEMU', 'VirtualMachine', 'LiveMigration', 'RemoteMemory', 'Linux')
+            LicenseUri   = 'https://opensource.org/license/mit'
+            ReleaseNotes = 'First version: split migration over a main host and sub-hosts, and remote paging.'
+        }
+    }
+}
