@@ -21,10 +21,11 @@ internal sealed class GuestKernel
     private readonly byte[] _infoText;
 
     private GuestKernel(
-        GuestMemoryReader memory, GuestPhysicalAddress infoPage, byte[] infoText, VmCoreInfo info, GuestPageTables tables,
-        SectionTable sections, StructPageFormat pages)
+        GuestMemoryReader memory, GuestPhysicalAddress infoPage, byte[] infoText, VmCoreInfo info, GuestVirtualAddress topTable,
+        GuestPageTables tables, SectionTable sections, StructPageFormat pages)
     {
         Memory = memory;
+        TopTable = topTable;
         InfoPage = infoPage;
         _infoText = infoText;
         Info = info;
@@ -34,6 +35,9 @@ internal sealed class GuestKernel
     }
 
     public GuestMemoryReader Memory { get; }
+
+    /// <summary>Where the kernel sees its own top table (<c>init_top_pgt</c>), in its image.</summary>
+    public GuestVirtualAddress TopTable { get; }
 
     /// <summary>As <c>uname -r</c> in the guest says.</summary>
     public string Release => Info.Release;
@@ -56,7 +60,9 @@ internal sealed class GuestKernel
     /// <param name="memory">Reads it.</param>
     /// <param name="reason">Why there is none, or none that can be believed.</param>
     /// <returns>Null when memory must be treated as used.</returns>
-    public static GuestKernel? TryFind(GuestRam ram, GuestMemoryReader memory, out string reason)
+    /// <param name="processors">What the guest's processors run, where that is known: only such a kernel counts.</param>
+    public static GuestKernel? TryFind(
+        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null)
     {
         if (ram.Segments.IsEmpty)
         {
@@ -82,7 +88,7 @@ internal sealed class GuestKernel
         foreach (var candidate in candidates)
         {
             var kernel = TryOpen(memory, candidate, out string why);
-            if (kernel is null)
+            if (kernel is null || (processors is not null && !GuestProcessor.Run(processors, kernel, out why)))
             {
                 reason = why;
             }
@@ -156,7 +162,7 @@ internal sealed class GuestKernel
             return null;
         }
 
-        var kernel = new GuestKernel(memory, page, text, info, tables, sections, pages);
+        var kernel = new GuestKernel(memory, page, text, info, new(top), tables, sections, pages);
         return kernel.HoldsTogether(out reason) ? kernel : null;
     }
 
@@ -174,8 +180,7 @@ internal sealed class GuestKernel
         }
 
         Forget();
-        ulong top = Info.TrySymbol("init_top_pgt", out ulong symbol) || Info.TrySymbol("swapper_pg_dir", out symbol) ? symbol : 0;
-        if (!PageTables.TryTranslate(new(top), out var self) || self != PageTables.Root)
+        if (!PageTables.TryTranslate(TopTable, out var self) || self != PageTables.Root)
         {
             reason = $"kernel {Release}: its page tables are gone";
             return false;

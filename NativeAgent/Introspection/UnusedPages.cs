@@ -12,17 +12,23 @@ namespace FCtrans.Agent.Introspection;
 /// </summary>
 internal sealed class UnusedPages : IDisposable
 {
+    /// <summary>While the guest runs, a process may end between the question what runs and the look at its page tables.</summary>
+    private const int Attempts = 3;
+
     private readonly GuestRam _ram;
     private readonly GuestMemoryReader _memory;
     private readonly bool _mayMap;
+    private readonly Func<IReadOnlyList<GuestProcessor>>? _processors;
     private GuestKernel? _kernel;
     private FreePageScanner? _scanner;
     private string _reason = "";
+    private string? _poisoned;
     private long _lastSearchEnd;
     private TimeSpan _lastSearchTook;
 
-    private UnusedPages(GuestRam ram, bool mayMap)
+    private UnusedPages(GuestRam ram, bool mayMap, Func<IReadOnlyList<GuestProcessor>>? processors)
     {
+        _processors = processors;
         _ram = ram;
         _memory = new(ram);
         _mayMap = mayMap;
@@ -33,7 +39,16 @@ internal sealed class UnusedPages : IDisposable
 
     /// <param name="ram">The guest's RAM, with its segments.</param>
     /// <param name="mayMap">False on a host where the guest is paged (or will be): see <see cref="FreePageScanner"/>.</param>
-    public static UnusedPages Open(GuestRam ram, bool mayMap) => new(ram, mayMap);
+    /// <param name="processors">
+    /// Asks QEMU what the guest's processors run: <see cref="GuestProcessor.Parse"/> of the monitor's <c>info registers -a</c>.
+    /// Called at each refresh. Without it a guest that reboots or kexecs can pass for the kernel that it ran before, for as
+    /// long as that one's structures lie untouched in its memory: give it wherever a decision depends on the answer.
+    /// </param>
+    public static UnusedPages Open(GuestRam ram, bool mayMap, Func<IReadOnlyList<GuestProcessor>>? processors = null)
+        => new(ram, mayMap, processors);
+
+    /// <summary>The guest kernel's command line; null when it can't be read.</summary>
+    public string? CommandLine { get; private set; }
 
     /// <summary>
     /// Clears <paramref name="unused"/> and sets each page that the guest does not use now. A guest that runs meanwhile may
@@ -43,21 +58,16 @@ internal sealed class UnusedPages : IDisposable
     public UnusedFigures Refresh(PageBitmap unused)
     {
         double findMilliseconds = FindKernel();
-        if (_scanner is not null)
+        if (_scanner is not null && _poisoned is null)
         {
             var result = _scanner.Scan(unused);
-            return new()
+            // Where the command line was read it has answered this; the pattern is a second opinion, taken once.
+            if ((CommandLine is not null && findMilliseconds == 0) || !PagePoisoning.PatternIn(_ram, unused))
             {
-                Method = UnusedFigures.Buddy,
-                Reason = "",
-                GuestKernel = _kernel!.Release,
-                Total = _ram.PageCount,
-                NeverTouched = result.NeverTouchedPages,
-                Free = result.FreePages,
-                Ballooned = result.BallooningPages,
-                ScanMilliseconds = result.Milliseconds,
-                FindMilliseconds = findMilliseconds,
-            };
+                return Figures(result, findMilliseconds);
+            }
+
+            _poisoned = "free pages hold the kernel's poison pattern";
         }
 
         long start = Stopwatch.GetTimestamp();
@@ -66,7 +76,7 @@ internal sealed class UnusedPages : IDisposable
         return new()
         {
             Method = UnusedFigures.NeverTouchedOnly,
-            Reason = _reason,
+            Reason = _kernel is null ? _reason : $"the guest checks the content of its free pages ({_poisoned}): none of them can be skipped",
             GuestKernel = _kernel?.Release ?? "",
             Total = _ram.PageCount,
             NeverTouched = neverTouched,
@@ -74,6 +84,19 @@ internal sealed class UnusedPages : IDisposable
             FindMilliseconds = findMilliseconds,
         };
     }
+
+    private UnusedFigures Figures(in ScanResult result, double findMilliseconds) => new()
+    {
+        Method = UnusedFigures.Buddy,
+        Reason = "",
+        GuestKernel = _kernel!.Release,
+        Total = _ram.PageCount,
+        NeverTouched = result.NeverTouchedPages,
+        Free = result.FreePages,
+        Ballooned = result.BallooningPages,
+        ScanMilliseconds = result.Milliseconds,
+        FindMilliseconds = findMilliseconds,
+    };
 
     /// <summary>Sets the pages of the guest's kernel itself in <paramref name="into"/>, as of the last <see cref="Refresh"/>; see <see cref="KernelPageSet"/>.</summary>
     public void KernelPages(PageBitmap into)
@@ -88,16 +111,19 @@ internal sealed class UnusedPages : IDisposable
 
     private double FindKernel()
     {
+        IReadOnlyList<GuestProcessor>? processors = null;
         if (_kernel is not null)
         {
-            if (_kernel.IsStillThere(out _reason))
+            for (int attempt = 0; attempt < Attempts; attempt++)
             {
-                return 0;
+                processors = _processors?.Invoke();
+                if (_kernel.IsStillThere(out _reason) && (processors is null || GuestProcessor.Run(processors, _kernel, out _reason)))
+                {
+                    return 0;
+                }
             }
 
-            _scanner?.Dispose();
-            _scanner = null;
-            _kernel = null;
+            Lose();
         }
         else if (_lastSearchEnd != 0 && Stopwatch.GetElapsedTime(_lastSearchEnd) < _lastSearchTook * 9)
         {
@@ -106,14 +132,26 @@ internal sealed class UnusedPages : IDisposable
         }
 
         long start = Stopwatch.GetTimestamp();
-        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason);
+        processors ??= _processors?.Invoke();
+        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors);
         if (_kernel is not null)
         {
             _scanner = new FreePageScanner(_kernel, _ram, _mayMap);
+            CommandLine = PagePoisoning.CommandLine(_kernel);
+            _poisoned = CommandLine is null ? null : PagePoisoning.OptionIn(CommandLine);
         }
 
         _lastSearchEnd = Stopwatch.GetTimestamp();
         _lastSearchTook = Stopwatch.GetElapsedTime(start, _lastSearchEnd);
         return _lastSearchTook.TotalMilliseconds;
+    }
+
+    private void Lose()
+    {
+        _scanner?.Dispose();
+        _scanner = null;
+        _kernel = null;
+        _poisoned = null;
+        CommandLine = null;
     }
 }
