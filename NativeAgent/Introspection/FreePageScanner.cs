@@ -165,8 +165,10 @@ internal sealed unsafe class FreePageScanner : IDisposable
             ulong inMapping = address - mapping.Virtual;
             if (!_kernel.Memory.TryLocate(new(mapping.Physical + inMapping), out var file, out long offset, out ulong contiguous))
             {
-                _unknown++;
-                frame++;
+                // Mapped to something that is not RAM: the rest of that page is no better.
+                ulong elsewhere = Math.Min(((PageSize - (address & (PageSize - 1)) - 1) / size) + 1, end - frame);
+                _unknown += (long)elsewhere;
+                frame += elsewhere;
                 continue;
             }
 
