@@ -8,7 +8,7 @@
     CompatiblePSEditions = @('Core')
     CmdletsToExport      = @(
         'New-Lab', 'Remove-Lab', 'New-LabHost', 'Remove-LabHost', 'Invoke-LabHost', 'Set-LabLink',
-        'Start-LabGuest', 'Start-LabBareGuest', 'Invoke-LabGuest', 'Get-LabGuestStat', 'Move-LabGuestConsole', 'Stop-LabGuest')
+        'Start-LabGuest', 'Invoke-LabGuest', 'Get-LabGuestStat', 'Move-LabGuestConsole', 'Stop-LabGuest')
     FunctionsToExport    = @()
     AliasesToExport      = @()
     VariablesToExport    = @()

@@ -4,7 +4,8 @@ using System.Globalization;
 namespace FCtrans.Lab;
 
 /// <summary>
-/// A Linux guest on a lab host: stock QEMU with TCG, Debian's cloud kernel, and the oracle as its only program. The
+/// A guest on a lab host. Linux: stock QEMU with TCG, Debian's cloud kernel, and the oracle as its only program. Or the
+/// bare guest under KVM, which answers the same commands but those about giving memory back and taking it anew. The
 /// object stands for the virtual machine, not for one QEMU process: after a migration <see cref="MoveTo"/> follows it.
 /// </summary>
 public sealed class LabGuest
@@ -164,10 +165,11 @@ public sealed class LabGuest
             program, .. firmware,
             "-name", $"guest={Name}",
             "-uuid", Uuid.ToString(),
-            "-accel", "tcg,thread=multi",
-            "-machine", numa ? "q35" : "q35,memory-backend=ram0",
             "-m", $"{_options.MemoryBytes >> 20}M",
-            "-smp", $"{_options.Cpus},sockets={_options.Cpus},cores=1,threads=1",
+            .. _options.Bare
+                ? (string[])["-accel", "kvm", "-cpu", "qemu64", "-machine", "pc,memory-backend=ram0"]
+                : ["-accel", "tcg,thread=multi", "-machine", numa ? "q35" : "q35,memory-backend=ram0",
+                   "-smp", $"{_options.Cpus},sockets={_options.Cpus},cores=1,threads=1"],
         ];
         for (int node = 0; node < _options.NumaNodes; node++)
         {
@@ -196,9 +198,10 @@ public sealed class LabGuest
             "-chardev", $"socket,id=serial0,path={RunDirectory}/serial,server=on,wait=off",
             "-serial", "chardev:serial0",
             "-pidfile", RunDirectory + "/pid",
-            "-kernel", LabPaths.Kernel(_options.Kernel),
-            "-initrd", LabPaths.Initramfs,
-            "-append", $"console=ttyS0 quiet loglevel=1 panic=1 {_options.KernelArguments}".TrimEnd(),
+            .. _options.Bare
+                ? (string[])["-kernel", LabPaths.BareGuest]
+                : ["-kernel", LabPaths.Kernel(_options.Kernel), "-initrd", LabPaths.Initramfs,
+                   "-append", $"console=ttyS0 quiet loglevel=1 panic=1 {_options.KernelArguments}".TrimEnd()],
             .. _options.QemuArguments,
             "-daemonize",
         ]);

@@ -19,6 +19,12 @@ public sealed record LabGuestOptions
     /// <summary>The guest's name: letters, digits and hyphens.</summary>
     public required string Name { get; init; }
 
+    /// <summary>
+    /// Whether it is the bare guest under KVM (Tests/Guest/bare.c) instead of Linux under TCG; then it has one CPU, at
+    /// most 2 GiB, and the options about kernels and NUMA mean nothing.
+    /// </summary>
+    public bool Bare { get; init; }
+
     /// <summary>Its memory in bytes: whole MiB, at least 128.</summary>
     public long MemoryBytes { get; init; } = 1L << 30;
 
@@ -56,6 +62,11 @@ public sealed record LabGuestOptions
         if (MemoryBytes < 128L << 20 || MemoryBytes % (1 << 20) != 0)
         {
             throw new LabException("A guest's memory is whole MiB, at least 128 MiB.");
+        }
+
+        if (Bare && (NumaNodes != 1 || MemoryBytes > 2L << 30))
+        {
+            throw new LabException("A bare guest takes at most 2 GiB, in one RAM block.");
         }
 
         if (Cpus is < 1 or > 16 || NumaNodes is < 1 or > 4 || (MemoryBytes >> 20) % NumaNodes != 0 || NumaNodes > Cpus)

@@ -12,6 +12,8 @@ internal static class LabPaths
 
     public static string Initramfs => Require(Path.Combine(Cache, "initramfs"), "");
 
+    public static string BareGuest => Require(Path.Combine(Cache, "bare.elf"), "");
+
     public static string Kernel(string version) => Require(Path.Combine(Cache, "vmlinuz-" + Plain(version)), "kernel-" + version);
 
     /// <summary>The QEMU of that version, with the arguments that tell it where its firmware is.</summary>

@@ -2,7 +2,7 @@ using System.Management.Automation;
 
 namespace FCtrans.Lab.Cmdlets;
 
-/// <summary>Boots a Linux guest on a host and waits until its oracle answers.</summary>
+/// <summary>Boots a guest on a host and waits until its oracle answers.</summary>
 [Cmdlet(VerbsLifecycle.Start, "LabGuest")]
 [OutputType(typeof(LabGuest))]
 public sealed class StartLabGuestCommand : LabCmdlet
@@ -34,6 +34,10 @@ public sealed class StartLabGuestCommand : LabCmdlet
     [ValidateSet("6.1", "6.12")]
     public string Kernel { get; set; } = "6.1";
 
+    /// <summary>Boots the bare guest under KVM instead of Linux under TCG.</summary>
+    [Parameter]
+    public SwitchParameter Bare { get; set; }
+
     /// <summary>In how many NUMA nodes, each with a RAM block of its own, the memory comes.</summary>
     [Parameter]
     public int NumaNodes { get; set; } = 1;
@@ -60,6 +64,7 @@ public sealed class StartLabGuestCommand : LabCmdlet
         Name = Name,
         MemoryBytes = Memory,
         Cpus = Smp,
+        Bare = Bare,
         Qemu = Qemu,
         Kernel = Kernel,
         NumaNodes = NumaNodes,
