@@ -1,4 +1,5 @@
 using System.Globalization;
+using FCtrans.Agent.Hypervisor;
 using FCtrans.Agent.Memory;
 
 namespace FCtrans.Agent.Introspection;
@@ -16,6 +17,10 @@ internal readonly record struct GuestProcessor(ulong Cr0, ulong Cr3, ulong Cr4, 
 
     /// <summary>False for a processor that was not started, or that firmware or a boot loader runs in a mode without paging.</summary>
     public bool Paging => (Cr0 & PagingEnabled) != 0;
+
+    /// <summary>Asks QEMU, running or stopped. A running processor is interrupted for some microseconds.</summary>
+    /// <exception cref="MonitorException">The monitor does not answer.</exception>
+    public static IReadOnlyList<GuestProcessor> Ask(QemuMonitor monitor) => Parse(monitor.HumanMonitor("info registers -a"));
 
     /// <summary>Reads the answer of <c>info registers -a</c>. A processor of which a register is missing is left out.</summary>
     public static IReadOnlyList<GuestProcessor> Parse(string infoRegisters)

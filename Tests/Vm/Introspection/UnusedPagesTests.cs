@@ -1,0 +1,195 @@
+using System.Globalization;
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
+using Xunit;
+
+namespace FCtrans.Vm.Tests.Introspection;
+
+/// <summary>What is said of real guests' memory from outside, against what their kernels say inside.</summary>
+public sealed class UnusedPagesTests
+{
+    /// <summary>A guest's MemFree counts what its processors have not folded into it yet with a delay.</summary>
+    private const long Tolerance = 64;
+
+    [Theory]
+    [InlineData("6.1", "", "")]
+    [InlineData("6.1", "nokaslr pti=on", "-cpu max,-la57")]
+    [InlineData("6.12", "", "-cpu max")]
+    public void As_much_is_free_as_the_guest_says(string version, string kernelArguments, string qemuArguments)
+    {
+        using var vm = new GuestUnderTest(version, 3072, kernelArguments, qemuArguments.Split(' ', StringSplitOptions.RemoveEmptyEntries));
+        using var unused = new PageBitmap(vm.Ram.PageCount);
+        using var pages = vm.OpenUnused(mayMap: true);
+        vm.Guest.Invoke("fill 300");
+        vm.Guest.Invoke("free 200");
+
+        long seen = 0;
+        long said = 0;
+        UnusedFigures figures = null!;
+        bool agreed = SpinWait.SpinUntil(
+            () =>
+            {
+                figures = pages.Refresh(unused);
+                using var scanner = new FreePageScanner(pages.Kernel!, vm.Ram, mayMap: false);
+                using var free = new PageBitmap(vm.Ram.PageCount);
+                seen = scanner.Scan(free).BuddyPages;
+                said = vm.MemFreePages();
+                return Math.Abs(seen - said) <= Tolerance;
+            },
+            TimeSpan.FromSeconds(30));
+        Assert.True(agreed, $"{seen} free pages were seen, the guest says {said}.");
+        Assert.Equal(UnusedFigures.Buddy, figures.Method);
+        Assert.Equal(vm.Shell("cat /proc/sys/kernel/osrelease").Trim(), figures.GuestKernel);
+        Assert.Equal(vm.Shell("cat /proc/cmdline").Trim(), pages.CommandLine!.Trim());
+        Assert.Equal(unused.Count(), figures.NeverTouched + figures.Free + figures.Ballooned);
+        // The 200 MiB were touched, and are free again.
+        Assert.True(figures.Free >= 150 << 8, $"{figures}");
+        Assert.True(figures.NeverTouched >= 2000 << 8, $"{figures}");
+    }
+
+    [Theory]
+    [InlineData("6.1")]
+    [InlineData("6.12")]
+    public async Task Each_page_is_what_kpageflags_says(string version)
+    {
+        using var vm = new GuestUnderTest(version, 256);
+        using var pages = vm.OpenUnused(mayMap: false);
+        using var before = new PageBitmap(vm.Ram.PageCount);
+        using var now = new PageBitmap(vm.Ram.PageCount);
+        using var changed = new PageBitmap(vm.Ram.PageCount);
+        vm.Guest.Invoke("fill 40");
+        vm.Guest.Invoke("free 17");
+        Assert.Equal(UnusedFigures.Buddy, pages.Refresh(before).Method);
+
+        // Runs of page frames whose flag 10 (KPF_BUDDY) is set, written to a file while all that changes is noted here.
+        const string Runs =
+            "od -An -v -tx8 -w8 /proc/kpageflags | busybox awk '{ b = int(index(\"0123456789abcdef\", substr($1, 14, 1)) - 1); " +
+            "f = int(b / 4) % 2; if (f != last) { printf \"%d \", NR - 1; last = f } } END { print NR }' > /tmp/runs";
+        var reading = Task.Run(() => vm.Shell(Runs));
+        do
+        {
+            _ = pages.Refresh(now);
+            NoteChanges(before, now, changed);
+        }
+        while (!reading.IsCompleted);
+        Assert.Equal("", await reading);
+
+        string text = "";
+        for (int part = 0; ; part++)
+        {
+            string piece = vm.Shell($"dd if=/tmp/runs bs=1000 skip={part} count=1 2>/dev/null");
+            if (piece.Length == 0)
+            {
+                break;
+            }
+
+            text += piece;
+        }
+
+        long[] edges = [.. text.Split([' ', '\n'], StringSplitOptions.RemoveEmptyEntries).Select(edge => long.Parse(edge, CultureInfo.InvariantCulture))];
+        Assert.True(edges.Length > 10, text);
+        bool free = false;
+        long compared = 0;
+        long freeCompared = 0;
+        var wrong = new List<long>();
+        for (int i = 0; i < edges.Length; i++)
+        {
+            long from = i == 0 ? 0 : edges[i - 1];
+            for (long frame = from; frame < edges[i]; frame++)
+            {
+                if (!vm.Ram.TryPageOf(new((ulong)frame << PageIndex.PageShift), out long page) || changed[page])
+                {
+                    continue;
+                }
+
+                compared++;
+                freeCompared += free ? 1 : 0;
+                if (before[page] != free)
+                {
+                    wrong.Add(frame);
+                }
+            }
+
+            free = !free;
+        }
+
+        // A page that was taken and given back between two looks is the only one that may differ.
+        Assert.True(compared > vm.Ram.PageCount * 3 / 4, $"Only {compared} pages kept still.");
+        Assert.True(freeCompared > 20_000, $"{freeCompared}");
+        Assert.True(wrong.Count <= 32, $"{wrong.Count} of {compared} pages differ: {string.Join(' ', wrong.Take(20))}");
+    }
+
+    [Fact]
+    public void A_reboot_is_noticed_and_the_new_kernel_found()
+    {
+        using var vm = new GuestUnderTest("6.1", 1024);
+        using var unused = new PageBitmap(vm.Ram.PageCount);
+        using var pages = vm.OpenUnused(mayMap: true);
+        Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
+        var first = pages.Kernel;
+        vm.Monitor.Execute("system_reset");
+
+        // RAM outlives a reset, and so do all the structures of the kernel that ran: yet at once nothing is free any more.
+        var figures = pages.Refresh(unused);
+        Assert.Equal(UnusedFigures.NeverTouchedOnly, figures.Method);
+        Assert.NotEmpty(figures.Reason);
+        Assert.True(
+            SpinWait.SpinUntil(() => pages.Refresh(unused).Method == UnusedFigures.Buddy, TimeSpan.FromSeconds(60)), "The new kernel was not found.");
+        Assert.NotSame(first, pages.Kernel);
+        Assert.True(vm.Guest.Console.WaitForLine(line => line == "oracle ready", TimeSpan.FromSeconds(60)));
+        Assert.True(SpinWait.SpinUntil(
+            () =>
+            {
+                var now = pages.Refresh(unused);
+                using var scanner = new FreePageScanner(pages.Kernel!, vm.Ram, mayMap: false);
+                using var free = new PageBitmap(vm.Ram.PageCount);
+                return Math.Abs(scanner.Scan(free).BuddyPages - vm.MemFreePages()) <= Tolerance;
+            },
+            TimeSpan.FromSeconds(30)));
+    }
+
+    [Fact]
+    public void Used_pages_are_never_called_unused()
+    {
+        using var vm = new GuestUnderTest("6.1", 512);
+        using var unused = new PageBitmap(vm.Ram.PageCount);
+        using var pages = vm.OpenUnused(mayMap: true);
+        vm.Guest.Invoke("fill 200");
+        // With the processors stopped a scan is exact: what it calls unused may be overwritten.
+        vm.Monitor.Stop();
+        var figures = pages.Refresh(unused);
+        Assert.Equal(UnusedFigures.Buddy, figures.Method);
+        byte[] garbage = new byte[PageIndex.PageSize];
+        Array.Fill(garbage, (byte)0x5a);
+        long overwritten = 0;
+        for (long from = 0; unused.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            for (long page = run.First; page < run.End; page++, overwritten++)
+            {
+                RandomAccess.Write(vm.Ram.Blocks[0].File, garbage, page << PageIndex.PageShift);
+            }
+        }
+
+        vm.Monitor.Cont();
+        Assert.True(overwritten > 50_000, $"{overwritten}");
+        var verified = vm.Guest.Invoke("verify", TimeSpan.FromSeconds(60));
+        Assert.Equal(0, verified["errors"]);
+        Assert.True(verified["pages"] >= 200 << 8);
+        // And the guest's kernel goes on: it takes all of that memory and clears it itself.
+        vm.Guest.Invoke("fresh 100");
+        Assert.Equal(0, vm.Guest.Invoke("verify", TimeSpan.FromSeconds(60))["errors"]);
+    }
+
+    private static void NoteChanges(PageBitmap before, PageBitmap now, PageBitmap changed)
+    {
+        int words = (int)((before.PageCount + 63) / 64);
+        var was = before.Words(0, words);
+        var isNow = now.Words(0, words);
+        var noted = changed.Words(0, words);
+        for (int i = 0; i < words; i++)
+        {
+            noted[i] |= was[i] ^ isNow[i];
+        }
+    }
+}
