@@ -14,7 +14,7 @@ internal sealed unsafe class EventFd : IDisposable
         int fd = Libc.EventFd(0, OpenFlag.CloseOnExec | OpenFlag.NonBlock);
         if (fd < 0)
         {
-            throw new KernelException("make an eventfd", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), "make an eventfd");
         }
 
         _handle = new SafeFileHandle(fd, ownsHandle: true);

@@ -29,7 +29,7 @@ internal static unsafe class FileSystems
         FileSystemStatus status;
         if (Libc.FStatFs(file, &status) != 0)
         {
-            throw new KernelException("look at a file system", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), "look at a file system");
         }
 
         return status;

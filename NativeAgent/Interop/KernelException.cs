@@ -16,6 +16,12 @@ internal sealed class KernelException : IOException
 
     public string Action { get; }
 
+    /// <summary>
+    /// For <c>Of(Marshal.GetLastPInvokeError(), $"…")</c>: the number comes first, because composing the text may call the C
+    /// library and change it.
+    /// </summary>
+    public static KernelException Of(int errno, string action) => new(action, errno);
+
     public int Errno { get; }
 
     public string Remedy { get; }

@@ -66,9 +66,6 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, EntryPoint = "madvise", SetLastError = true)]
     internal static partial int MAdvise(void* address, nuint bytes, int advice);
 
-    [LibraryImport(Name, EntryPoint = "waitpid", SetLastError = true)]
-    internal static partial int WaitPid(int pid, int* status, int options);
-
     [LibraryImport(Name, EntryPoint = "getuid")]
     internal static partial uint GetUid();
 }

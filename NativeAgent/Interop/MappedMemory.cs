@@ -77,7 +77,7 @@ internal sealed unsafe class MappedMemory : IDisposable
     {
         void* address = Libc.MMap(null, bytes, protection, flags, fd, offset);
         return (nint)address == -1
-            ? throw new KernelException($"map {bytes} bytes of memory", Marshal.GetLastPInvokeError())
+            ? throw KernelException.Of(Marshal.GetLastPInvokeError(), $"map {bytes} bytes of memory")
             : new MappedMemory(address, bytes);
     }
 }

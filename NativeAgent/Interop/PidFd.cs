@@ -30,7 +30,7 @@ internal sealed unsafe class PidFd : IDisposable
         nint fd = Libc.Syscall(SystemCall.PidfdOpen, processId, 0, 0, 0, 0, 0);
         return fd >= 0
             ? new PidFd(processId, (int)fd)
-            : throw new KernelException($"open process {processId}", Marshal.GetLastPInvokeError());
+            : throw KernelException.Of(Marshal.GetLastPInvokeError(), $"open process {processId}");
     }
 
     /// <summary>A descriptor of ours for the same open file as <paramref name="descriptor"/> of the process (<c>pidfd_getfd(2)</c>, Linux 5.6).</summary>
@@ -40,8 +40,7 @@ internal sealed unsafe class PidFd : IDisposable
         nint fd = Libc.Syscall(SystemCall.PidfdGetfd, _fd, descriptor, 0, 0, 0, 0);
         return fd >= 0
             ? new SafeFileHandle(fd, ownsHandle: true)
-            : throw new KernelException(
-                $"take descriptor {descriptor} of process {ProcessId}", Marshal.GetLastPInvokeError());
+            : throw KernelException.Of(Marshal.GetLastPInvokeError(), $"take descriptor {descriptor} of process {ProcessId}");
     }
 
     /// <summary>Sends a signal; false when the process has ended. Signal 0 only asks.</summary>

@@ -19,31 +19,24 @@ internal struct UserRegisters
 /// </summary>
 internal static unsafe class Ptrace
 {
-    /// <summary><c>__WALL</c></summary>
-    public const int WaitAll = 0x40000000;
-
-    /// <summary><c>WNOHANG</c></summary>
-    public const int WaitNoHang = 1;
-
     /// <summary><c>PTRACE_EVENT_STOP</c></summary>
     public const int EventStop = 128;
 
     public const int SigTrap = 5;
+    public const int SigKill = 9;
+    public const int SigCont = 18;
     public const int SigStop = 19;
-    public const int SigTstp = 20;
-    public const int SigTtin = 21;
-    public const int SigTtou = 22;
 
     private const int SingleStepRequest = 9;
     private const int GetRegsRequest = 12;
     private const int SetRegsRequest = 13;
+    private const int GetSigInfoRequest = 0x4202;
     private const int ContRequest = 7;
     private const int DetachRequest = 17;
     private const int GetSigMaskRequest = 0x420a;
     private const int SetSigMaskRequest = 0x420b;
     private const int SeizeRequest = 0x4206;
     private const int InterruptRequest = 0x4207;
-    private const int ListenRequest = 0x4208;
 
     public static int Seize(int thread) => Call(SeizeRequest, thread, 0, 0);
 
@@ -83,32 +76,21 @@ internal static unsafe class Ptrace
 
     public static int Continue(int thread, int signal) => Call(ContRequest, thread, 0, signal);
 
-    /// <summary>Leaves a thread that is in a group-stop in it, while still traced.</summary>
-    public static int Listen(int thread) => Call(ListenRequest, thread, 0, 0);
-
     /// <summary>Lets it go, delivering <paramref name="signal"/> if not 0.</summary>
     public static int Detach(int thread, int signal) => Call(DetachRequest, thread, 0, signal);
 
-    /// <summary>Takes a change of state of the thread. Returns an errno; <paramref name="status"/> is 0 when nothing has changed yet (<see cref="WaitNoHang"/>).</summary>
-    public static int Wait(int thread, int options, out int status)
+    /// <summary>
+    /// Why the thread stands: the signal, and the event of <see cref="EventStop"/> kind (0 if none). ESRCH while it runs, or has
+    /// ended. So it tells a stop without <c>waitpid</c>, whose answer another part of this process might take away.
+    /// </summary>
+    public static int GetStop(int thread, out int signal, out int stopEvent)
     {
-        int value = 0;
-        while (true)
-        {
-            int result = Libc.WaitPid(thread, &value, options);
-            if (result >= 0)
-            {
-                status = result == 0 ? 0 : value;
-                return Errno.None;
-            }
-
-            int errno = Marshal.GetLastPInvokeError();
-            if (errno != Errno.EINTR)
-            {
-                status = 0;
-                return errno;
-            }
-        }
+        // siginfo_t: si_signo at 0, si_code at 8. For an event stop si_code is signal | event << 8 (kernel/signal.c, ptrace_do_notify).
+        int* info = stackalloc int[32];
+        int errno = Call(GetSigInfoRequest, thread, 0, (nint)info);
+        signal = errno == Errno.None ? info[0] : 0;
+        stopEvent = errno == Errno.None && info[2] >> 8 == EventStop ? EventStop : 0;
+        return errno;
     }
 
     private static int Call(int request, int thread, nint address, nint data)

@@ -88,7 +88,7 @@ internal static unsafe class SparseFile
     {
         if (Libc.FTruncate(file, bytes) != 0)
         {
-            throw new KernelException($"set a file's length to {bytes} bytes", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), $"set a file's length to {bytes} bytes");
         }
     }
 
@@ -110,7 +110,7 @@ internal static unsafe class SparseFile
         FileStatus status;
         if (Libc.FStat(file, &status) != 0)
         {
-            throw new KernelException("look at a file", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), "look at a file");
         }
 
         return status;
@@ -123,7 +123,7 @@ internal static unsafe class SparseFile
         int fd = Libc.Open(path, (write ? OpenFlag.ReadWrite : OpenFlag.ReadOnly) | OpenFlag.CloseOnExec, 0);
         if (fd < 0)
         {
-            throw new KernelException($"open {path}", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), $"open {path}");
         }
 
         return new SafeFileHandle(fd, ownsHandle: true);

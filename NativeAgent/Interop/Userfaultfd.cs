@@ -53,7 +53,7 @@ internal sealed unsafe class Userfaultfd : IDisposable
         nint fd = Libc.Syscall(SystemCall.Userfaultfd, OpenFlags | flags, 0, 0, 0, 0, 0);
         if (fd < 0)
         {
-            throw new KernelException("open a userfaultfd", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), "open a userfaultfd");
         }
 
         return new Userfaultfd(new SafeFileHandle(fd, ownsHandle: true));
@@ -134,7 +134,7 @@ internal sealed unsafe class Userfaultfd : IDisposable
         };
         if (Libc.Ioctl(_fd, UffdRequest.Register, &register) != 0)
         {
-            throw new KernelException($"register {bytes} bytes at {start} with userfaultfd", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), $"register {bytes} bytes at {start} with userfaultfd");
         }
 
         return (UffdIoctls)register.Ioctls;
@@ -147,7 +147,7 @@ internal sealed unsafe class Userfaultfd : IDisposable
         var range = new UffdioRange { Start = start.Value, Length = bytes };
         if (Libc.Ioctl(_fd, UffdRequest.Unregister, &range) != 0)
         {
-            throw new KernelException($"unregister {bytes} bytes at {start} from userfaultfd", Marshal.GetLastPInvokeError());
+            throw KernelException.Of(Marshal.GetLastPInvokeError(), $"unregister {bytes} bytes at {start} from userfaultfd");
         }
     }
 

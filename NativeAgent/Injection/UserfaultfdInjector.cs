@@ -1,0 +1,126 @@
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Interop;
+
+namespace FCtrans.Agent.Injection;
+
+/// <summary>
+/// Userfaultfds of another process's memory. The process keeps its own copy of each descriptor on purpose: while one copy is
+/// open, faults wait for whoever serves them; when the last closes, the kernel answers them with zero pages, silently. So a
+/// worker that dies does no harm, and the next one adopts the descriptor.
+/// </summary>
+internal static class UserfaultfdInjector
+{
+    private const string LinkTarget = "anon_inode:[userfaultfd]";
+
+    /// <summary>Opens a userfaultfd in the process and takes a copy of its descriptor. The handshake is the caller's.</summary>
+    /// <exception cref="InjectionException">The process may not have one, can't be traced, or has ended.</exception>
+    public static Userfaultfd Open(int processId)
+    {
+        using var process = OpenProcess(processId);
+        return SyscallInjector.Run(processId, traced =>
+        {
+            long descriptor = traced.Invoke(
+                SystemCall.Userfaultfd, OpenFlag.CloseOnExec | OpenFlag.NonBlock, 0, 0, 0, 0, 0);
+            if (descriptor < 0)
+            {
+                throw Refused(processId, (int)-descriptor);
+            }
+
+            try
+            {
+                return new Userfaultfd(process.GetFd((int)descriptor));
+            }
+            catch (KernelException e)
+            {
+                traced.Invoke(SystemCall.Close, descriptor, 0, 0, 0, 0, 0);
+                throw new InjectionException(e.Message, "", e);
+            }
+        });
+    }
+
+    /// <summary>
+    /// Takes a copy of the userfaultfd that the process has open already; null if it has none. Of several, the one whose
+    /// handshake was done: a worker that died between opening and handshake leaves a useless one.
+    /// </summary>
+    /// <exception cref="InjectionException">The process has ended, or may not be looked into.</exception>
+    public static Userfaultfd? Adopt(int processId)
+    {
+        using var process = OpenProcess(processId);
+        foreach (int descriptor in FindIn(processId))
+        {
+            Userfaultfd candidate;
+            try
+            {
+                candidate = new Userfaultfd(process.GetFd(descriptor));
+            }
+            catch (KernelException e) when (e.Errno == Errno.EBADF)
+            {
+                continue;
+            }
+            catch (KernelException e)
+            {
+                throw new InjectionException(e.Message, "", e);
+            }
+
+            if (candidate.ReadState().Initialised)
+            {
+                return candidate;
+            }
+
+            candidate.Dispose();
+        }
+
+        return null;
+    }
+
+    /// <summary>
+    /// Closes the process's own copies of all its userfaultfds. When ours are closed too, all registrations end: <em>missing
+    /// pages read as zeros from then on</em>. So only when no page is remote, or before any is.
+    /// </summary>
+    /// <exception cref="InjectionException">The process has ended, or can't be traced.</exception>
+    public static void CloseInTarget(int processId)
+    {
+        if (FindIn(processId).Count == 0)
+        {
+            using var process = OpenProcess(processId);
+            return;
+        }
+
+        SyscallInjector.Run(processId, traced =>
+        {
+            // Looked up again while it stands, so that no number means another file by now.
+            foreach (int descriptor in FindIn(processId))
+            {
+                traced.Invoke(SystemCall.Close, descriptor, 0, 0, 0, 0, 0);
+            }
+
+            return true;
+        });
+    }
+
+    /// <summary>The numbers of the userfaultfds that the process has open, ascending.</summary>
+    public static IReadOnlyList<int> FindIn(int processId)
+        => [.. ProcessFiles.Descriptors(processId).Where(d => d.Target == LinkTarget).Select(d => d.Number).Order()];
+
+    private static PidFd OpenProcess(int processId)
+    {
+        try
+        {
+            return PidFd.Open(processId);
+        }
+        catch (KernelException e)
+        {
+            throw new InjectionException(e.Message, "", e);
+        }
+    }
+
+    private static InjectionException Refused(int processId, int errno) => new(
+        $"Process {processId} may not open a userfaultfd ({Errno.Name(errno)}).",
+        errno switch
+        {
+            Errno.EPERM => "Let it run as root, or set the sysctl vm.unprivileged_userfaultfd to 1.",
+            Errno.ENOSYS => "Run a kernel with CONFIG_USERFAULTFD.",
+            _ => Errno.Remedy(errno),
+        },
+        new KernelException("open a userfaultfd", errno));
+}
