@@ -115,37 +115,46 @@ static u32 parse(const char *at) {
 }
 
 // Unlike the oracle this remembers no answers: of all commands only `fill` changes anything, and filling anew is harmless.
+// Written when the command has been carried out, as mismatches are lines of their own.
+static void answer(const char *id, const char *begin) {
+    text(id);
+    if (*id) put(' ');
+    text(begin);
+}
+
 static void serve(char *line) {
+    const char *id = line;
     if (*line == '#') {
-        while (*line && *line != ' ') put(*line++);
-        if (*line) line++;
-        put(' ');
+        while (*line && *line != ' ') line++;
+        if (*line) *line++ = 0;
+    } else {
+        id = "";
     }
     if (starts_with(line, "fill")) {
         u32 mib = line[4] ? parse(line + 5) : 0;
-        if (!mib || mib > total_kb / 1024 - 16) { text("error expected 1 to "); number(total_kb / 1024 - 16); text(" MiB\n"); return; }
+        if (!mib || mib > total_kb / 1024 - 16) { answer(id, "error expected 1 to "); number(total_kb / 1024 - 16); text(" MiB\n"); return; }
         held = mib * 256;
         position = 0;
         for (u32 i = 0; i < held; i++) { generations[i] = 0; fill_page(i); }
-        text("ok"); pair("pages", held);
+        answer(id, "ok"); pair("pages", held);
     } else if (starts_with(line, "run")) {
-        if (!held) { text("error nothing is held: fill first\n"); return; }
+        if (!held) { answer(id, "error nothing is held: fill first\n"); return; }
         rewrite_every = 4;
         for (char *at = line; *at; at++) if (*at == '=') rewrite_every = parse(at + 1);
         running = 1;
-        text("ok"); pair("rewrite", rewrite_every);
+        answer(id, "ok"); pair("rewrite", rewrite_every);
     } else if (starts_with(line, "verify")) {
         u64 before = errors;
         for (u32 i = 0; i < held; i++) verify_page(i);
-        text("ok"); pair("pages", held); pair("errors", errors - before); pair("total_errors", errors);
+        answer(id, "ok"); pair("pages", held); pair("errors", errors - before); pair("total_errors", errors);
     } else if (starts_with(line, "stat") || starts_with(line, "pause")) {
         if (*line == 'p') running = 0;
-        text("ok"); pair("pages", held); pair("pages_verified", verified); pair("passes", passes); pair("errors", errors);
+        answer(id, "ok"); pair("pages", held); pair("pages_verified", verified); pair("passes", passes); pair("errors", errors);
         pair("rewritten", rewritten); pair("running", (u32)running);
     } else if (starts_with(line, "meminfo")) {
-        text("ok"); pair("MemTotal", total_kb);
+        answer(id, "ok"); pair("MemTotal", total_kb);
     } else {
-        text("error no such command: '"); text(line); put('\'');
+        answer(id, "error no such command: '"); text(line); put('\'');
     }
     put('\n');
 }

@@ -88,7 +88,7 @@ public sealed class Lab : IDisposable
         }
 
         _hosts.Add(name, host);
-        File.AppendAllText(KnownHostsPath, $"{host.Address} {host.HostKey}\n");
+        WriteKnownHosts();
         return host;
     }
 
@@ -110,5 +110,15 @@ public sealed class Lab : IDisposable
         Directory.Delete(Root, recursive: true);
     }
 
-    internal void Forget(LabHost host) => _hosts.Remove(host.Name);
+    internal void Forget(LabHost host)
+    {
+        if (_hosts.TryGetValue(host.Name, out LabHost? known) && known == host)
+        {
+            _hosts.Remove(host.Name);
+            WriteKnownHosts();
+        }
+    }
+
+    private void WriteKnownHosts() =>
+        File.WriteAllLines(KnownHostsPath, _hosts.Values.Select(host => $"{host.Address} {host.HostKey}"));
 }

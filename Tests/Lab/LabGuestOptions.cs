@@ -25,7 +25,7 @@ public sealed record LabGuestOptions
     /// </summary>
     public bool Bare { get; init; }
 
-    /// <summary>Its memory in bytes: whole MiB, at least 128.</summary>
+    /// <summary>Its memory in bytes: whole MiB, at least 128 (a bare guest's: 32).</summary>
     public long MemoryBytes { get; init; } = 1L << 30;
 
     /// <summary>Its virtual CPUs, 1 to 16.</summary>
@@ -59,9 +59,9 @@ public sealed record LabGuestOptions
             throw new LabException($"'{Name}' can't be a guest's name: it takes 1 to 32 letters, digits and hyphens.");
         }
 
-        if (MemoryBytes < 128L << 20 || MemoryBytes % (1 << 20) != 0)
+        if (MemoryBytes < (Bare ? 32L : 128L) << 20 || MemoryBytes % (1 << 20) != 0)
         {
-            throw new LabException("A guest's memory is whole MiB, at least 128 MiB.");
+            throw new LabException("A guest's memory is whole MiB, at least 128 MiB (a bare guest's: 32 MiB).");
         }
 
         if (Bare && (NumaNodes != 1 || MemoryBytes > 2L << 30))

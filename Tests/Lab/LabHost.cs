@@ -133,6 +133,11 @@ public sealed class LabHost : IDisposable
             LabCommand.Run("ip", ["link", "delete", _device]);
         }
 
+        if (System.IO.Directory.Exists(Directory))
+        {
+            System.IO.Directory.Delete(Directory, recursive: true);
+        }
+
         _lab.Forget(this);
     }
 
