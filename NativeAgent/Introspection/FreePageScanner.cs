@@ -21,7 +21,7 @@ namespace FCtrans.Agent.Introspection;
 /// </para>
 /// One thread at a time; a scan allocates nothing.
 /// </summary>
-internal sealed unsafe class FreePageScanner : IDisposable
+internal sealed unsafe partial class FreePageScanner : IDisposable
 {
     private const int PageSize = PageIndex.PageSize;
     private const int MaxRead = 256 * 1024;
@@ -35,6 +35,7 @@ internal sealed unsafe class FreePageScanner : IDisposable
 
     // The figures and the place of the scan that runs.
     private PageBitmap _unused = null!;
+    private PageBitmap? _holes;
     private GuestRamSegment _segment;
     private ulong _segmentFirstFrame;
     private ulong _segmentEndFrame;
@@ -92,9 +93,7 @@ internal sealed unsafe class FreePageScanner : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(unused.PageCount, _ram.PageCount);
         long start = Stopwatch.GetTimestamp();
-        _kernel.Forget();
-        _unused = unused;
-        _free = _buddy = _ballooned = _refused = _unknown = 0;
+        Begin(unused, unused);
         foreach (ref readonly var segment in _ram.Segments)
         {
             ScanSegment(segment);
@@ -120,11 +119,24 @@ internal sealed unsafe class FreePageScanner : IDisposable
         }
     }
 
-    private void ScanSegment(in GuestRamSegment segment)
+    private void Begin(PageBitmap unused, PageBitmap? holes)
+    {
+        _kernel.Forget();
+        _unused = unused;
+        _holes = holes;
+        _free = _buddy = _ballooned = _refused = _unknown = 0;
+    }
+
+    private void EnterSegment(in GuestRamSegment segment)
     {
         _segment = segment;
         _segmentFirstFrame = (segment.Start + PageSize - 1) >> PageIndex.PageShift;
         _segmentEndFrame = (segment.Start + segment.Bytes) >> PageIndex.PageShift;
+    }
+
+    private void ScanSegment(in GuestRamSegment segment)
+    {
+        EnterSegment(segment);
         int shift = _kernel.Sections.PageCountShift;
         ulong frame = _segmentFirstFrame;
         while (frame < _segmentEndFrame)
@@ -180,7 +192,7 @@ internal sealed unsafe class FreePageScanner : IDisposable
                 continue;
             }
 
-            if (_mayMap)
+            if (_mayMap && _holes is not null)
             {
                 frame += (ulong)ScanMapped(offset, BlockIndex(file), frame, count);
                 continue;
@@ -220,6 +232,7 @@ internal sealed unsafe class FreePageScanner : IDisposable
         long size = _kernel.Pages.Size;
         var block = _ram.Blocks[blockIndex];
         byte* map = _maps[blockIndex]!.Address;
+        var holes = _holes!;
         long done = 0;
         while (done < count)
         {
@@ -230,7 +243,7 @@ internal sealed unsafe class FreePageScanner : IDisposable
             if (inPage == 0)
             {
                 // The last structure of the page reaches into the next one.
-                if (!_unused[ramPage] && !_unused[ramPage + 1])
+                if (!holes[ramPage] && !holes[ramPage + 1])
                 {
                     done += ScanRun(map + at, frame + (ulong)done, 1);
                 }
@@ -243,7 +256,7 @@ internal sealed unsafe class FreePageScanner : IDisposable
                 continue;
             }
 
-            if (_unused[ramPage])
+            if (holes[ramPage])
             {
                 _unknown += inPage;
                 done += inPage;

@@ -162,6 +162,13 @@ internal sealed class GuestKernel
             return null;
         }
 
+        if (pages.Orders - 1 > sections.PageCountShift)
+        {
+            // The kernel's own build fails then: no free block may be larger than a section.
+            reason = "VMCOREINFO: LENGTH(zone.free_area) does not fit SECTION_SIZE_BITS";
+            return null;
+        }
+
         var kernel = new GuestKernel(memory, page, text, info, new(top), tables, sections, pages);
         return kernel.HoldsTogether(out reason) ? kernel : null;
     }

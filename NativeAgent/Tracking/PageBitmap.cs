@@ -114,6 +114,22 @@ internal sealed unsafe class PageBitmap : IDisposable
         return added + SetCounting(lastWord, lastMask);
     }
 
+    /// <summary>Clears every page of <paramref name="range"/>; returns how many of them were set before.</summary>
+    public long ClearCounting(PageRange range)
+    {
+        long cleared = 0;
+        for (long page = range.Count > 0 ? NextSet(range.First) : -1; page >= 0 && page < range.End;)
+        {
+            long end = NextClear(page);
+            end = end < 0 || end > range.End ? range.End : end;
+            Fill(new(page, end - page), false);
+            cleared += end - page;
+            page = end < range.End ? NextSet(end) : -1;
+        }
+
+        return cleared;
+    }
+
     /// <summary>Sets every page that <paramref name="other"/> has; both have the same number of pages.</summary>
     public void Or(PageBitmap other)
     {
