@@ -137,7 +137,17 @@ internal static partial class GuestRamFactory
                     $"QEMU's memory tree shows 0x{range.Start:x} outside the {backend.Bytes} bytes of {backend.Id}.", "");
             }
 
-            segments.Add(new GuestRamSegment(range.Start, range.Bytes, blockOffset + range.Offset));
+            // The tree shows read-only parts apart from their neighbours; for us they are one.
+            var segment = new GuestRamSegment(range.Start, range.Bytes, blockOffset + range.Offset);
+            if (segments.Count > 0 && segments[^1] is var last
+                && last.Start + last.Bytes == segment.Start && last.RamOffset + last.Bytes == segment.RamOffset)
+            {
+                segments[^1] = last with { Bytes = last.Bytes + segment.Bytes };
+            }
+            else
+            {
+                segments.Add(segment);
+            }
         }
     }
 
