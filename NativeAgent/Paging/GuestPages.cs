@@ -84,6 +84,13 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
             errno = uffd.Poison(address, PageIndex.PageSize, UffdPoisonMode.None, out _);
         }
         while (Again(errno));
+        if (errno == Errno.EEXIST)
+        {
+            // Not a page: the mark that it was write-protected when it left. The kernel poisons only where there is nothing at all.
+            uffd.WriteProtect(address, PageIndex.PageSize, protect: false, wake: false);
+            errno = uffd.Poison(address, PageIndex.PageSize, UffdPoisonMode.None, out _);
+        }
+
         return errno;
     }
 

@@ -54,7 +54,7 @@ internal sealed class Pager : IDisposable
         }
     }
 
-    /// <summary>Managed bytes that the two loops have allocated since they began: 0.</summary>
+    /// <summary>Managed bytes that the two loops have allocated since they began; no more once each has done every thing once, a contended lock included.</summary>
     public long AllocatedBytes => _faults.AllocatedBytes + _evictor.AllocatedBytes;
 
     /// <summary>

@@ -1,0 +1,126 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Kernel.Tests.Paging;
+
+/// <summary>A pager in a process of its own, as a main worker is; for tests that park it at a failure point or kill it.</summary>
+internal sealed class PagerProcess : IDisposable
+{
+    private readonly Process _process;
+
+    private PagerProcess(Process process) => _process = process;
+
+    public bool HasExited => _process.HasExited;
+
+    public static PagerProcess Start(PagingLab lab, bool resume, string? failurePoints)
+    {
+        var start = new ProcessStartInfo("dotnet") { RedirectStandardInput = true, RedirectStandardOutput = true };
+        List<object> arguments =
+        [
+            "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Guest.ProcessId, lab.Guest.UffdNumber, lab.Guest.RamPath,
+            lab.Guest.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused,
+        ];
+        foreach (var store in lab.Stores)
+        {
+            arguments.AddRange([store.Port, store.Thumbprint]);
+        }
+
+        arguments.ForEach(a => start.ArgumentList.Add(Convert.ToString(a, CultureInfo.InvariantCulture)!));
+        start.Environment["FCTRANS_FAILURE_DIRECTORY"] = lab.Directory;
+        if (failurePoints is not null)
+        {
+            start.Environment["FCTRANS_FAILURE_POINTS"] = failurePoints;
+        }
+
+        return new(Process.Start(start)!);
+    }
+
+    /// <summary>Waits until it serves faults.</summary>
+    public void WaitUntilPaging()
+    {
+        if (_process.StandardOutput.ReadLine() != "paging")
+        {
+            throw new IOException("The pager's process has not started paging.");
+        }
+    }
+
+    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors.</summary>
+    public long[] Figures()
+    {
+        _process.StandardInput.WriteLine();
+        string line = _process.StandardOutput.ReadLine() ?? throw new IOException("The pager's process has ended.");
+        return [.. line.Split(' ').Select(p => long.Parse(p, CultureInfo.InvariantCulture))];
+    }
+
+    public void Kill()
+    {
+        _process.Kill();
+        _process.WaitForExit();
+    }
+
+    public void WaitForExit()
+    {
+        if (!_process.WaitForExit(TimeSpan.FromSeconds(60)))
+        {
+            throw new TimeoutException("The pager's process has not ended within 60 s.");
+        }
+    }
+
+    public void Dispose()
+    {
+        Kill();
+        _process.Dispose();
+    }
+
+    /// <summary>The process itself.</summary>
+    public static int Run(string[] a)
+    {
+        bool resume = bool.Parse(a[0]);
+        long pages = long.Parse(a[5], CultureInfo.InvariantCulture);
+        var (ram, uffd) = PagingLab.Attach(
+            int.Parse(a[1], CultureInfo.InvariantCulture), int.Parse(a[2], CultureInfo.InvariantCulture), a[3],
+            new HostAddress(ulong.Parse(a[4], CultureInfo.InvariantCulture)), pages, resume);
+        var certificate = WorkerCertificate.Load(a[7]);
+        var stores = new List<RemoteStore>();
+        for (int i = 10; i < a.Length; i += 2)
+        {
+            var store = new RemoteStore(new()
+            {
+                Index = stores.Count,
+                Host = $"sub{stores.Count}",
+                Address = IPAddress.Loopback,
+                Port = int.Parse(a[i], CultureInfo.InvariantCulture),
+                Thumbprint = a[i + 1],
+                Certificate = bool.Parse(a[8]) ? certificate : null,
+                SplitId = PagingLab.SplitId,
+                Pages = pages,
+            });
+            store.Start();
+            stores.Add(store);
+        }
+
+        var options = new PagerOptions
+        {
+            Ram = ram,
+            Uffd = uffd,
+            Table = new(pages),
+            Stores = stores,
+            LimitPages = long.Parse(a[6], CultureInfo.InvariantCulture),
+            TrackUnused = bool.Parse(a[9]),
+        };
+        var pager = resume ? Pager.Resume(options) : new Pager(options);
+        pager.Start();
+        Console.WriteLine("paging");
+        while (Console.ReadLine() is not null)
+        {
+            var f = pager.Snapshot();
+            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors}");
+        }
+
+        return 0;
+    }
+}

@@ -1,0 +1,152 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
+using FCtrans.Agent.Transport;
+using Xunit;
+
+namespace FCtrans.Kernel.Tests.Paging;
+
+/// <summary>A guest process, sub-hosts' stores, and a pager between them: in this process, or in one of its own that can be killed.</summary>
+internal sealed class PagingLab : IDisposable
+{
+    public const string SplitId = "00112233445566778899aabbccddeeff";
+
+    private readonly List<RemoteStore> _remote = [];
+    private GuestRam? _ram;
+    private Userfaultfd? _uffd;
+    private PageTable? _table;
+
+    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true)
+    {
+        Pages = pages;
+        Limit = limit;
+        Tls = tls;
+        TrackUnused = trackUnused;
+        Directory = System.IO.Directory.CreateDirectory($"/dev/shm/fctrans-test-{Guid.NewGuid():N}").FullName;
+        Certificate = WorkerCertificate.Create(Directory);
+        Stores = [.. Enumerable.Range(0, stores).Select(i => new TestStore(this, i, storeLimit == 0 ? pages : storeLimit))];
+        Guest = new(Directory, pages, threads, used);
+    }
+
+    public long Pages { get; }
+
+    public long Limit { get; }
+
+    public bool Tls { get; }
+
+    public bool TrackUnused { get; }
+
+    public string Directory { get; }
+
+    public WorkerCertificate Certificate { get; }
+
+    public TestStore[] Stores { get; }
+
+    public TestGuest Guest { get; }
+
+    public Pager Pager { get; private set; } = null!;
+
+    public PageTable Table => _table!;
+
+    public IReadOnlyList<RemoteStore> Remote => _remote;
+
+    /// <summary>Starts a pager in this process. All pages are unused, or what <paramref name="prepare"/> makes of them.</summary>
+    public void StartPager(Action<PageTable>? prepare = null, bool resume = false)
+    {
+        Open(resume);
+        var options = new PagerOptions
+        {
+            Ram = _ram!,
+            Uffd = _uffd!,
+            Table = _table!,
+            Stores = _remote,
+            LimitPages = Limit,
+            TrackUnused = TrackUnused,
+        };
+        prepare?.Invoke(_table!);
+        Pager = resume ? Pager.Resume(options) : new(options);
+        Pager.Start();
+    }
+
+    public void StopPager()
+    {
+        Pager.Stop();
+        _remote.ForEach(r => r.Dispose());
+        _remote.Clear();
+        Pager.Dispose();
+        _uffd!.Dispose();
+        _ram!.Dispose();
+        _table!.Dispose();
+        Pager = null!;
+    }
+
+    public PagerProcess StartPagerProcess(bool resume, string? failurePoints = null) => PagerProcess.Start(this, resume, failurePoints);
+
+    /// <summary>Bytes of the guest's memory that take room here.</summary>
+    public long ResidentBytes()
+    {
+        using var file = SparseFile.Open(Guest.RamPath, write: false);
+        return SparseFile.AllocatedBytes(file);
+    }
+
+    /// <summary>Waits for a state, at most a minute.</summary>
+    public static void WaitFor(Func<bool> state, string what)
+    {
+        Assert.True(SpinWait.SpinUntil(
+            () =>
+            {
+                bool there = state();
+                if (!there)
+                {
+                    Thread.Sleep(1);
+                }
+
+                return there;
+            },
+            TimeSpan.FromSeconds(60)), $"not within 60 s: {what}");
+    }
+
+    public void Dispose()
+    {
+        if (Pager is not null)
+        {
+            StopPager();
+        }
+
+        Guest.Dispose();
+        foreach (var store in Stores)
+        {
+            store.Dispose();
+        }
+
+        Certificate.Dispose();
+        System.IO.Directory.Delete(Directory, recursive: true);
+    }
+
+    private void Open(bool resume)
+    {
+        _table = new(Pages);
+        (_ram, _uffd) = Attach(Guest.ProcessId, Guest.UffdNumber, Guest.RamPath, Guest.Address, Pages, resume);
+        foreach (var store in Stores)
+        {
+            var remote = new RemoteStore(store.Options(Certificate));
+            remote.Start();
+            _remote.Add(remote);
+        }
+    }
+
+    public static (GuestRam Ram, Userfaultfd Uffd) Attach(
+        int processId, int uffdNumber, string ramPath, HostAddress address, long pages, bool registered)
+    {
+        using var process = PidFd.Open(processId);
+        var uffd = new Userfaultfd(process.GetFd(uffdNumber));
+        if (!registered)
+        {
+            uffd.Api(UffdFeatures.Paging);
+            uffd.Register(address, (ulong)pages * PageIndex.PageSize, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
+        }
+
+        var block = new RamBlock("ram", 0, pages, address, SparseFile.Open(ramPath, write: true), ramPath);
+        return (new GuestRam([block], []), uffd);
+    }
+}
