@@ -1,7 +1,6 @@
 using System.Runtime.InteropServices;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Storage;
 
@@ -12,14 +11,9 @@ internal readonly record struct StoreFigures(
 /// <summary>
 /// Serves a <see cref="PageStore"/>: give <see cref="Serve"/> to a <see cref="PeerListener"/>, which calls it on each connection's own
 /// thread. Bulk connections change the store, demand connections read it; each handles its frames in order, without allocating.
-/// <para>
-/// A peer has one bulk connection. When it opens another, the old one has broken on its side, but frames of it may still lie in our
-/// socket: they are applied first, and only then the new one is served. Otherwise an old copy of a page could land on a newer one.
-/// </para>
 /// </summary>
 internal sealed unsafe class StoreServer(PageStore store)
 {
-    private readonly Dictionary<WorkerRole, FrameConnection> _bulk = [];
     private long _written;
     private long _read;
     private long _discarded;
@@ -44,15 +38,7 @@ internal sealed unsafe class StoreServer(PageStore store)
             }
             else
             {
-                EnterBulk(connection, hello.Role);
-                try
-                {
-                    ServeBulk(connection, buffer);
-                }
-                finally
-                {
-                    LeaveBulk(connection, hello.Role);
-                }
+                ServeBulk(connection, buffer);
             }
         }
         catch (Exception e) when (e is IOException)
@@ -71,34 +57,6 @@ internal sealed unsafe class StoreServer(PageStore store)
         {
             Interlocked.Decrement(ref _connections);
             NativeMemory.AlignedFree(buffer);
-        }
-    }
-
-    private void EnterBulk(FrameConnection connection, WorkerRole role)
-    {
-        lock (_bulk)
-        {
-            while (_bulk.TryGetValue(role, out var old))
-            {
-                // What is already in the socket is still read after this; then the old thread leaves.
-                old.Abort();
-                Monitor.Wait(_bulk);
-            }
-
-            _bulk[role] = connection;
-        }
-    }
-
-    private void LeaveBulk(FrameConnection connection, WorkerRole role)
-    {
-        lock (_bulk)
-        {
-            if (_bulk.GetValueOrDefault(role) == connection)
-            {
-                _bulk.Remove(role);
-            }
-
-            Monitor.PulseAll(_bulk);
         }
     }
 

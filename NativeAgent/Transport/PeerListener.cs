@@ -43,6 +43,10 @@ internal sealed record PeerListenerOptions
 /// <summary>
 /// A worker's data port. Each connection gets a thread of its own: it does the handshake there and then calls the callback, which may
 /// keep it as long as the connection lives. Who is not a peer of this very split VM is refused and counted.
+/// <para>
+/// A peer has one bulk connection. When it opens another, the old one has broken on its side, but frames of it may still lie in our
+/// socket: they are served to the end before the new one gets our Hello. Otherwise an old copy of a page could land on a newer one.
+/// </para>
 /// Dispose ends the connections and waits for their threads.
 /// </summary>
 internal sealed class PeerListener : IDisposable
@@ -52,7 +56,9 @@ internal sealed class PeerListener : IDisposable
     private readonly Dictionary<string, WorkerRole> _peers;
     private readonly Socket _listener;
     private readonly Thread _accepter;
-    private readonly Lock _lock = new();
+    /// <summary>Guards the collections; pulsed when a bulk connection has ended.</summary>
+    private readonly object _lock = new();
+    private readonly Dictionary<WorkerRole, FrameConnection> _bulk = [];
     private readonly HashSet<Socket> _sockets = [];
     private readonly HashSet<FrameConnection> _connections = [];
     private readonly HashSet<Thread> _threads = [];
@@ -207,18 +213,18 @@ internal sealed class PeerListener : IDisposable
         bool inHandshake = true;
         try
         {
-            connection = Handshake(socket, out var hello);
+            Handshake(socket, out connection, out var hello);
             lock (_lock)
             {
                 _handshakes--;
                 inHandshake = false;
-                _connections.Add(connection);
+                _connections.Add(connection!);
             }
 
             Interlocked.Increment(ref _accepted);
             if (!_stopping)
             {
-                _serve(connection, hello);
+                _serve(connection!, hello);
             }
         }
         catch (Exception e) when (inHandshake && e is IOException or SocketException or AuthenticationException
@@ -245,6 +251,16 @@ internal sealed class PeerListener : IDisposable
                     _connections.Remove(connection);
                 }
 
+                foreach (var (role, bulk) in _bulk)
+                {
+                    if (bulk == connection)
+                    {
+                        _bulk.Remove(role);
+                        Monitor.PulseAll(_lock);
+                        break;
+                    }
+                }
+
                 _threads.Remove(Thread.CurrentThread);
             }
 
@@ -253,8 +269,10 @@ internal sealed class PeerListener : IDisposable
         }
     }
 
-    private FrameConnection Handshake(Socket socket, out PeerHello hello)
+    /// <param name="connection">Set as soon as there is one, also when the handshake then fails.</param>
+    private void Handshake(Socket socket, out FrameConnection? connection, out PeerHello hello)
     {
+        connection = null;
         using var deadline = new Timer(s => ((Socket)s!).Dispose(), socket, _options.HandshakeTimeout, Timeout.InfiniteTimeSpan);
         PeerTls.Configure(socket);
         Stream stream = new NetworkStream(socket, ownsSocket: false);
@@ -270,7 +288,7 @@ internal sealed class PeerListener : IDisposable
             }
 
             // Until the Hello has said what this connection is, only a Hello passes the reader.
-            var connection = new FrameConnection(stream, socket, _options.Pages, ConnectionPurpose.None, connector: false);
+            connection = new FrameConnection(stream, socket, _options.Pages, ConnectionPurpose.None, connector: false);
             hello = connection.ReadHello();
             if (Objection(hello, role) is { } objection)
             {
@@ -279,16 +297,34 @@ internal sealed class PeerListener : IDisposable
                 throw refusal;
             }
 
+            if (hello.Purpose == ConnectionPurpose.Bulk)
+            {
+                AwaitTurn(connection, hello.Role);
+            }
+
             connection.Establish(_options.Pages, hello.Purpose);
             connection.SendHello(new(_options.SplitId, _options.Role, hello.Purpose, _options.Pages, _options.LimitPages));
             deadline.Change(Timeout.Infinite, Timeout.Infinite);
-
-            return connection;
         }
         catch
         {
             stream.Dispose();
             throw;
+        }
+    }
+
+    private void AwaitTurn(FrameConnection connection, WorkerRole role)
+    {
+        lock (_lock)
+        {
+            while (_bulk.TryGetValue(role, out var old))
+            {
+                // What is already in its socket is still read after this; then its thread leaves.
+                old.Abort();
+                Monitor.Wait(_lock);
+            }
+
+            _bulk[role] = connection;
         }
     }
 
@@ -312,8 +348,8 @@ internal sealed class PeerListener : IDisposable
 
         bool allowed = (_options.Role, hello.Role, hello.Purpose) is
             (WorkerRole.Main, WorkerRole.Source, ConnectionPurpose.Bulk or ConnectionPurpose.Control)
-            or (WorkerRole.Sub, WorkerRole.Source, ConnectionPurpose.Bulk)
-            or (WorkerRole.Sub, WorkerRole.Main, ConnectionPurpose.Bulk or ConnectionPurpose.Demand);
+            or (WorkerRole.Sub, WorkerRole.Source, ConnectionPurpose.Bulk or ConnectionPurpose.Control)
+            or (WorkerRole.Sub, WorkerRole.Main, ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Control);
         return allowed ? null : $"A {_options.Role} takes no {hello.Purpose} connection from a {hello.Role}.";
     }
 

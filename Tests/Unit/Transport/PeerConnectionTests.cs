@@ -138,13 +138,13 @@ public sealed class PeerConnectionTests : IDisposable
     [InlineData("purpose it may not", true)]
     public void A_hello_that_does_not_fit_is_refused_with_the_reason(string what, bool tls)
     {
-        using var listener = Listen(tls, (_, _) => { });
+        using var listener = Listen(tls, (_, _) => { }, peer: what == "purpose it may not" ? WorkerRole.Source : WorkerRole.Main);
         var hello = what switch
         {
             "other id" => Hello() with { SplitId = new string('f', 32) },
             "other size" => Hello() with { Pages = Pages + 1 },
             "role it has not" => Hello() with { Role = WorkerRole.Source },
-            _ => Hello() with { Purpose = ConnectionPurpose.Control },
+            _ => Hello() with { Role = WorkerRole.Source, Purpose = ConnectionPurpose.Demand },
         };
         var e = Assert.Throws<PeerConnectionException>(() =>
             PeerConnector.Connect(IPAddress.Loopback, listener.Port, _sub.Thumbprint, _main, hello, TimeSpan.FromSeconds(5), tls, out _));
@@ -232,7 +232,8 @@ public sealed class PeerConnectionTests : IDisposable
     private static PeerHello Hello() => new(SplitId, WorkerRole.Main, ConnectionPurpose.Bulk, Pages);
 
     private PeerListener Listen(
-        bool tls, Action<FrameConnection, PeerHello> serve, int port = 0, TimeSpan? handshake = null, int handshakes = 16)
+        bool tls, Action<FrameConnection, PeerHello> serve, int port = 0, TimeSpan? handshake = null, int handshakes = 16,
+        WorkerRole peer = WorkerRole.Main)
     {
         var listener = new PeerListener(
             new()
@@ -243,7 +244,7 @@ public sealed class PeerConnectionTests : IDisposable
                 SplitId = SplitId,
                 Pages = Pages,
                 Certificate = tls ? _sub : null,
-                Peers = new Dictionary<string, WorkerRole> { [_main.Thumbprint.ToLowerInvariant()] = WorkerRole.Main },
+                Peers = new Dictionary<string, WorkerRole> { [_main.Thumbprint.ToLowerInvariant()] = peer },
                 HandshakeTimeout = handshake ?? TimeSpan.FromSeconds(10),
                 MaxHandshakes = handshakes,
             },
