@@ -258,7 +258,7 @@ internal sealed class Session : IDisposable
     private void Report(RuntimeException exception)
     {
         // The engine's concise view of a parse error in typed text is empty; its message has the line and the place.
-        if (exception is ParseException { ErrorRecord.InvocationInfo.ScriptName: null or "" })
+        if (exception is ParseException && string.IsNullOrEmpty(exception.ErrorRecord?.InvocationInfo?.ScriptName))
         {
             _host.UI.WriteErrorLine("ParserError: " + exception.Message);
             return;
@@ -269,8 +269,9 @@ internal sealed class Session : IDisposable
             using PowerShell shell = NewShell();
             var record = PSObject.AsPSObject(exception.ErrorRecord ?? new ErrorRecord(exception, "PipelineFailed", ErrorCategory.NotSpecified, null));
 
-            // Without this mark Out-Default lists the record's properties instead of writing an error.
-            record.Properties.Add(new PSNoteProperty("writeErrorStream", true));
+            // Without this mark Out-Default takes the record for output. pwsh sets it too; it has no public name.
+            PropertyInfo? stream = typeof(PSObject).GetProperty("WriteStream", BindingFlags.Instance | BindingFlags.NonPublic);
+            stream?.SetValue(record, Enum.Parse(stream.PropertyType, "Error"));
             _ = shell.AddScript("param($r) $global:Error.Insert(0, $r)").AddParameter("r", record.BaseObject).Invoke();
             shell.Commands.Clear();
             _ = shell.AddCommand("Out-Default").Invoke(new[] { record });
@@ -290,6 +291,13 @@ internal sealed class Session : IDisposable
             if (_running.TryPeek(out Pipeline? pipeline))
             {
                 pipeline.StopAsync();
+
+                // A terminal sends Ctrl+C to the whole process group; these signals come to us alone, and the pipeline
+                // stops only when the program that it waits for has ended.
+                if (_signalled == ExitTerminated)
+                {
+                    Children.Terminate();
+                }
             }
             else if (!_interactive || _signalled == ExitTerminated)
             {
