@@ -117,11 +117,14 @@ internal sealed class Evictor : IDisposable
         return false;
     }
 
-    /// <summary>Fills the batch from the queue, going round it at most once. Returns whether a page had to stay for want of room at a sub-host.</summary>
+    /// <summary>
+    /// Fills the batch from the queue, going round it at most twice: all of it may be passed over once. Returns whether a page had to stay for
+    /// want of room at a sub-host.
+    /// </summary>
     private bool Select(int want)
     {
         bool noRoom = false;
-        long tries = _core.Queue.Count;
+        long tries = 2 * _core.Queue.Count;
         while (_batch.Count < want && tries-- > 0 && _core.Queue.TryPop(out long page))
         {
             var entry = _core.Table[page];

@@ -174,20 +174,6 @@ internal sealed unsafe class PageTable : IDisposable
         Account(entry, range.Count);
     }
 
-    /// <summary>The first page at or after <paramref name="from"/> and before <paramref name="end"/> in that state, or -1.</summary>
-    public long Next(PageState state, long from, long end)
-    {
-        for (long page = from; page < end; page++)
-        {
-            if (((PageEntry)this[page]).State == state)
-            {
-                return page;
-            }
-        }
-
-        return -1;
-    }
-
     public void Dispose()
     {
         Free();
