@@ -140,7 +140,7 @@ internal sealed class KeyValueList
         var list = new KeyValueList();
         try
         {
-            var root = JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { MaxDepth = MaximumDepth });
+            var root = JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { MaxDepth = MaximumDepth, AllowDuplicateProperties = false });
             if (root is JsonObject members)
             {
                 list.AddMembers("", members);

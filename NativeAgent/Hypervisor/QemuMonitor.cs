@@ -252,7 +252,7 @@ internal sealed partial class QemuMonitor : IDisposable
     {
         try
         {
-            return JsonNode.Parse(line, documentOptions: new JsonDocumentOptions { MaxDepth = 64 }) as JsonObject
+            return JsonNode.Parse(line, documentOptions: new JsonDocumentOptions { MaxDepth = 64, AllowDuplicateProperties = false }) as JsonObject
                 ?? throw new MonitorException(MonitorException.Protocol, $"The monitor at {Path} sent something that is no object.");
         }
         catch (JsonException e)
