@@ -2,19 +2,23 @@ namespace FCtrans.Agent.Diagnostics;
 
 /// <summary>
 /// Named places in the work of a worker where a test can stop it or kill it, so that a race or a crash at an exact step is a
-/// plain test. Off (one null check) unless the environment has FCTRANS_FAILURE_POINTS, a list such as
-/// <c>source.committing=kill;main.evict.read=park</c>.
+/// plain test. Off (one null check) unless, when the process starts, the environment variable FCTRANS_FAILURE_POINTS or the file
+/// <c>/run/fctrans/failure-points</c> (which only root can write) has a list such as
+/// <c>source.committed=kill;main.evict.read=park</c>.
 /// <list type="bullet">
 /// <item><c>kill</c>: the process ends at once, as by <c>kill -9</c>, the first time only: a marker file remembers it, so that
 /// the restarted worker goes on.</item>
 /// <item><c>park</c>: makes the file NAME.reached and waits until NAME.go exists.</item>
 /// </list>
-/// The files lie in the directory that FCTRANS_FAILURE_DIRECTORY names.
+/// Those files lie in the directory that FCTRANS_FAILURE_DIRECTORY names, else in <c>/run/fctrans</c>.
 /// </summary>
 internal static class FailurePoint
 {
+    private const string PointsFile = "/run/fctrans/failure-points";
+
     private static readonly Dictionary<string, string>? s_actions = Parse(
-        Environment.GetEnvironmentVariable("FCTRANS_FAILURE_POINTS"));
+        Environment.GetEnvironmentVariable("FCTRANS_FAILURE_POINTS")
+        ?? (File.Exists(PointsFile) ? File.ReadAllText(PointsFile).Trim() : null));
 
     private static readonly string s_directory =
         Environment.GetEnvironmentVariable("FCTRANS_FAILURE_DIRECTORY") ?? "/run/fctrans";

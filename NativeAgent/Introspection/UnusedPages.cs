@@ -10,7 +10,7 @@ namespace FCtrans.Agent.Introspection;
 /// that it never touched. Looks for the kernel again when it is lost (a reboot, a kexec). One thread at a time.
 /// Does not own the RAM.
 /// </summary>
-internal sealed class UnusedPages : IDisposable
+internal sealed class UnusedPages : IUnusedPages
 {
     /// <summary>While the guest runs, a process may end between the question what runs and the look at its page tables.</summary>
     private const int Attempts = 3;

@@ -20,7 +20,9 @@ internal sealed class StoreFullException(string message) : IOException(message);
 /// </summary>
 internal sealed unsafe class PageStore : IDisposable
 {
-    private const string FileName = "pages";
+    /// <summary>Of the store in its directory.</summary>
+    public const string FileName = "pages";
+
 
     private readonly SafeFileHandle _file;
     private readonly PageBitmap _held;

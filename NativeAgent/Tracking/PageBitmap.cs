@@ -24,7 +24,7 @@ internal sealed unsafe class PageBitmap : IDisposable
 
     public long PageCount { get; }
 
-    private long WordCount { get; }
+    public long WordCount { get; }
 
     /// <summary>The bits, 64 a word, page 0 in the lowest bit of the first. Bits past <see cref="PageCount"/> are 0.</summary>
     public Span<ulong> Words(long firstWord, int count)
@@ -32,6 +32,13 @@ internal sealed unsafe class PageBitmap : IDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(firstWord);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(firstWord + count, WordCount);
         return new(_words + firstWord, count);
+    }
+
+    /// <summary>Word <paramref name="index"/> of <see cref="Words"/>.</summary>
+    public ulong Word(long index)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((ulong)index, (ulong)WordCount);
+        return _words[index];
     }
 
     public bool this[long page]

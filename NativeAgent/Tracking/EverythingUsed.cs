@@ -1,0 +1,22 @@
+using FCtrans.Agent.Introspection;
+
+namespace FCtrans.Agent.Tracking;
+
+/// <summary>Takes every page for used: the baseline that a migration with tracking is compared with.</summary>
+internal sealed class EverythingUsed : IUnusedPages
+{
+    public UnusedFigures Refresh(PageBitmap unused)
+    {
+        unused.Clear();
+        return new UnusedFigures { Method = "off", Reason = "", GuestKernel = "", Total = unused.PageCount };
+    }
+
+    public void KernelPages(PageBitmap kernelPages)
+    {
+        // Nothing is known of the guest.
+    }
+
+    public void Dispose()
+    {
+    }
+}
