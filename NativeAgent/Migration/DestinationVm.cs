@@ -1,0 +1,235 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net.Sockets;
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Injection;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Workers;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// The QEMU process on the main host: started from the source's command line with empty RAM files, it waits for the device
+/// state; then it is the VM. It outlives the worker that started it.
+/// </summary>
+internal sealed class DestinationVm : IDisposable
+{
+    private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan s_startTimeout = TimeSpan.FromSeconds(30);
+
+    private readonly WorkerDirectory _directory;
+    private readonly PidFd _process;
+    private readonly string _monitorPath;
+    private QemuMonitor? _monitor;
+    private Socket? _state;
+
+    private DestinationVm(WorkerDirectory directory, QemuProcess process)
+    {
+        _directory = directory;
+        _process = PidFd.Open(process.Pid);
+        _monitorPath = process.MonitorPath;
+        Ram = GuestRamFactory.Open(process, monitor: null);
+    }
+
+    public int ProcessId => _process.ProcessId;
+
+    /// <summary>Owned.</summary>
+    public GuestRam Ram { get; }
+
+    public bool IsRunning => Monitor.QueryStatus().Running;
+
+    // Connected when it is needed first: a restarted worker must serve QEMU's faults before QEMU can answer anything.
+    private QemuMonitor Monitor => _monitor ??= QemuMonitor.Connect(_monitorPath, s_monitorTimeout);
+
+    /// <summary>Starts QEMU and waits until its monitor answers.</summary>
+    /// <exception cref="MigrationException">It did not start; the message has what QEMU wrote.</exception>
+    public static DestinationVm Start(WorkerSpec spec, WorkerDirectory directory)
+    {
+        string logPath = directory.File("qemu.log");
+        var command = DestinationCommandLine.Translate(
+            [.. spec.QemuCommandLine], new DestinationPaths(RamDirectory(spec.SplitId), RamFilePrefix: "", directory.Path));
+        Directory.CreateDirectory(RamDirectory(spec.SplitId), UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        foreach (string needed in command.Directories)
+        {
+            Directory.CreateDirectory(needed);
+        }
+
+        int processId = DetachedProcess.Start(command.Arguments, logPath, workingDirectory: "/");
+        directory.Mark(Markers.QemuPid, processId.ToString(CultureInfo.InvariantCulture));
+        try
+        {
+            var monitor = WaitForMonitor(processId, command.MonitorPath, logPath);
+            monitor.SetMigrationCapabilities(new Dictionary<string, bool> { ["x-ignore-shared"] = true });
+            var process = QemuProcesses.TryOpen(processId) ?? throw new MigrationException($"The destination's QEMU has ended: {ReadLog(logPath)}");
+            var vm = new DestinationVm(directory, process) { _monitor = monitor };
+            vm.EmptyRam();
+            return vm;
+        }
+        catch
+        {
+            Remove(directory);
+            throw;
+        }
+    }
+
+    /// <summary>The QEMU that an earlier worker started; null when it has ended.</summary>
+    public static DestinationVm? Find(WorkerDirectory directory)
+    {
+        int processId = directory.ReadNumber(Markers.QemuPid);
+        // A process id is used again some day: ours names the RAM files of this very split.
+        return QemuProcesses.TryOpen(processId) is { } process && process.CommandLine.Any(a => a.Contains(directory.SplitId, StringComparison.Ordinal))
+            ? new DestinationVm(directory, process)
+            : null;
+    }
+
+    /// <summary>Ends the QEMU that an earlier worker started and removes its RAM files, if there are any.</summary>
+    public static void Remove(WorkerDirectory directory)
+    {
+        if (Find(directory) is { } vm)
+        {
+            vm.Kill();
+            vm.Dispose();
+        }
+
+        string path = RamDirectory(directory.SplitId);
+        if (Directory.Exists(path))
+        {
+            Directory.Delete(path, recursive: true);
+        }
+    }
+
+    /// <summary>A userfaultfd over all of the guest's RAM, registered for missing and write-protected pages. QEMU keeps a copy.</summary>
+    public Userfaultfd OpenUserfaultfd()
+    {
+        var userfaultfd = UserfaultfdInjector.Open(ProcessId);
+        userfaultfd.Api(UffdFeatures.Paging | (Userfaultfd.Probe() & UffdFeatures.Poison));
+        foreach (var block in Ram.Blocks)
+        {
+            userfaultfd.Register(
+                block.MappedAt, (ulong)block.PageCount << PageIndex.PageShift, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
+        }
+
+        return userfaultfd;
+    }
+
+    /// <summary>The userfaultfd that QEMU has kept while no worker served it.</summary>
+    public Userfaultfd AdoptUserfaultfd() => UserfaultfdInjector.Adopt(ProcessId)
+        ?? throw new MigrationException($"QEMU (process {ProcessId}) has no userfaultfd any more: its memory can't be served.");
+
+    /// <summary>Makes QEMU wait for the device state, and connects to it.</summary>
+    public void ExpectDeviceState()
+    {
+        string path = _directory.File("incoming.sock");
+        File.Delete(path);
+        Monitor.MigrateIncoming($"unix:{path}");
+        _state = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        _state.Connect(new UnixDomainSocketEndPoint(path));
+        File.Delete(path);
+    }
+
+    /// <summary>Hands QEMU a piece of the device state.</summary>
+    /// <exception cref="MigrationException">QEMU has closed its end: it did not accept the state.</exception>
+    public void FeedDeviceState(ReadOnlySpan<byte> piece)
+    {
+        try
+        {
+            while (piece.Length > 0)
+            {
+                piece = piece[_state!.Send(piece)..];
+            }
+        }
+        catch (SocketException e)
+        {
+            throw new MigrationException($"The destination's QEMU did not accept the device state: {Log()}", e);
+        }
+    }
+
+    /// <summary>After the last piece: waits until QEMU has loaded it all and the VM could run.</summary>
+    public void WaitLoaded()
+    {
+        _state!.Dispose();
+        long began = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            string status = _process.HasExited ? "failed" : Monitor.QueryMigrate().Status;
+            if (status == "completed")
+            {
+                return;
+            }
+
+            if (status == "failed" || Stopwatch.GetElapsedTime(began) > s_startTimeout)
+            {
+                throw new MigrationException($"The destination's QEMU did not load the device state ({status}): {Log()}");
+            }
+
+            Thread.Yield();
+        }
+    }
+
+    /// <summary>Lets the VM's CPUs run.</summary>
+    public void Run() => Monitor.Cont();
+
+    /// <summary>Waits for the VM's end.</summary>
+    public bool WaitExit(TimeSpan timeout) => _process.WaitExit(timeout);
+
+    /// <summary>Ends a VM that never ran here.</summary>
+    public void Kill()
+    {
+        _process.SendSignal(9);
+        _process.WaitExit(TimeSpan.FromSeconds(10));
+    }
+
+    public void Dispose()
+    {
+        _state?.Dispose();
+        _monitor?.Dispose();
+        _process.Dispose();
+        Ram.Dispose();
+    }
+
+    private static string RamDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-ram";
+
+    private static QemuMonitor WaitForMonitor(int processId, string path, string logPath)
+    {
+        var slice = TimeSpan.FromMilliseconds(200);
+        long began = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            try
+            {
+                return QemuMonitor.Connect(path, slice);
+            }
+            catch (MonitorException e)
+            {
+                if (!Directory.Exists($"/proc/{processId}") || Stopwatch.GetElapsedTime(began) > s_startTimeout)
+                {
+                    throw new MigrationException($"The destination's QEMU did not start: {ReadLog(logPath)}", e);
+                }
+            }
+        }
+    }
+
+    /// <summary>What QEMU may have put into RAM at its start (ROMs) is not the guest's: the guest's comes.</summary>
+    private void EmptyRam()
+    {
+        foreach (var block in Ram.Blocks)
+        {
+            int error = SparseFile.PunchHole(block.File, 0, block.PageCount << PageIndex.PageShift);
+            if (error != 0)
+            {
+                throw new KernelException($"Emptying {block.Path}", error);
+            }
+        }
+    }
+
+    private string Log() => ReadLog(_directory.File("qemu.log"));
+
+    private static string ReadLog(string path)
+    {
+        const int lastCharacters = 2000;
+        string text = File.Exists(path) ? File.ReadAllText(path).Trim() : "";
+        return text.Length == 0 ? "it wrote nothing." : text.Length > lastCharacters ? text[^lastCharacters..] : text;
+    }
+}

@@ -1,0 +1,77 @@
+using System.Diagnostics;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// The figures of one migration, written by its thread and read by any. Every access holds the one lock; it is taken a few
+/// times a round, never per page.
+/// </summary>
+internal sealed class MigrationProgress
+{
+    private readonly Lock _gate = new();
+    private readonly MigrationStatus _status = new() { State = MigrationState.Preparing };
+    private long _began;
+
+    public MigrationState State
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _status.State;
+            }
+        }
+    }
+
+    /// <summary>The transfer begins: time counts from here.</summary>
+    public void Begin()
+    {
+        lock (_gate)
+        {
+            _began = Stopwatch.GetTimestamp();
+            _status.State = MigrationState.PreCopy;
+        }
+    }
+
+    public void Update(Action<MigrationStatus> change)
+    {
+        lock (_gate)
+        {
+            change(_status);
+        }
+    }
+
+    /// <summary>Sets the final state and stops the clock. Only the first call counts.</summary>
+    public void End(MigrationState state, string error)
+    {
+        lock (_gate)
+        {
+            if (_status.State is MigrationState.Completed or MigrationState.Failed or MigrationState.Aborted)
+            {
+                return;
+            }
+
+            _status.TotalSeconds = Elapsed();
+            _status.State = state;
+            _status.Error = error;
+        }
+    }
+
+    /// <summary>A copy as of now.</summary>
+    public MigrationStatus Snapshot()
+    {
+        lock (_gate)
+        {
+            var copy = _status.Clone();
+            if (copy.State is MigrationState.PreCopy or MigrationState.SwitchOver)
+            {
+                copy.TotalSeconds = Elapsed();
+            }
+
+            return copy;
+        }
+    }
+
+    private double Elapsed() => _began == 0 ? 0 : Stopwatch.GetElapsedTime(_began).TotalSeconds;
+}

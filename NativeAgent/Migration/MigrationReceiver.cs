@@ -1,0 +1,147 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// The main host's end of a migration: puts pages where they belong, keeps the page table in step, and acts on the control
+/// messages. One thread a connection. The source sends no page on two connections within a round, and a barrier ends each
+/// round, so threads never work on the same page at once.
+/// </summary>
+internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, IMigrationEvents events)
+{
+    private long _pagesReceived;
+    private volatile bool _tableComplete;
+
+    /// <summary>True where the table was complete before this process began.</summary>
+    public bool TableIsComplete
+    {
+        init => _tableComplete = value;
+    }
+
+    public long PagesReceived => Interlocked.Read(ref _pagesReceived);
+
+    /// <summary>Serves one connection of the source until it ends.</summary>
+    public void Serve(FrameConnection connection)
+    {
+        byte[] buffer = GC.AllocateUninitializedArray<byte>(FrameHeader.MaxPayloadBytes, pinned: true);
+        while (connection.Read(out var header, buffer))
+        {
+            var payload = buffer.AsSpan(0, header.PayloadBytes);
+            if (_tableComplete && header.Type is FrameType.Pages or FrameType.ZeroPages or FrameType.Discard or FrameType.Located)
+            {
+                // From here on the page table is the pager's: a late page would overwrite what the guest does.
+                throw new ProtocolException($"{header.Type} came after the table was complete.");
+            }
+
+            switch (header.Type)
+            {
+                case FrameType.Pages:
+                    Store(header.Range, payload);
+                    break;
+                case FrameType.ZeroPages:
+                case FrameType.Discard:
+                    // A page of zeros needs no memory: an unused page is a page of zeros at its first touch.
+                    Drop(header.Range);
+                    break;
+                case FrameType.Located:
+                    table.SetRemote(header.Range, header.Flags);
+                    break;
+                case FrameType.Barrier:
+                    connection.Send(FrameHeader.Of(FrameType.BarrierDone, header.Sequence));
+                    connection.Flush();
+                    break;
+                case FrameType.DeviceState:
+                    DeviceState(payload, last: header.Flags == 1, connection);
+                    break;
+                case FrameType.Control when payload.Length > 0:
+                    Control((ControlCode)payload[0], System.Text.Encoding.UTF8.GetString(payload[1..]), connection);
+                    break;
+                default:
+                    throw new ProtocolException($"{header.Type} has no meaning here.");
+            }
+        }
+    }
+
+    private void DeviceState(ReadOnlySpan<byte> piece, bool last, FrameConnection connection)
+    {
+        events.DeviceState(piece, last);
+        if (last)
+        {
+            connection.SendText(FrameType.Control, (byte)ControlCode.Ready, "");
+        }
+    }
+
+    private void Control(ControlCode code, string text, FrameConnection connection)
+    {
+        switch (code)
+        {
+            case ControlCode.TableComplete:
+                _tableComplete = true;
+                events.TableComplete();
+                break;
+            case ControlCode.Commit:
+                events.Commit();
+                connection.SendText(FrameType.Control, (byte)ControlCode.Running, "");
+                break;
+            case ControlCode.Abort:
+                events.Abort(text);
+                break;
+            default:
+                throw new ProtocolException($"Control message {(byte)code} has no meaning here.");
+        }
+    }
+
+    private void Store(PageRange range, ReadOnlySpan<byte> content)
+    {
+        fixed (byte* bytes = content)
+        {
+            byte* from = bytes;
+            while (range.Count > 0)
+            {
+                var block = ram.BlockOf(range.First);
+                long count = Math.Min(range.Count, block.EndPage - range.First);
+                SparseFile.Write(block.File, from, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
+                table.SetReceived(new PageRange(range.First, count));
+                Interlocked.Add(ref _pagesReceived, count);
+                from += count << PageIndex.PageShift;
+                range = new PageRange(range.First + count, range.Count - count);
+            }
+        }
+    }
+
+    private void Drop(PageRange range)
+    {
+        var left = range;
+        while (left.Count > 0)
+        {
+            var block = ram.BlockOf(left.First);
+            long count = Math.Min(left.Count, block.EndPage - left.First);
+            int error = SparseFile.PunchHole(block.File, (left.First - block.FirstPage) << PageIndex.PageShift, count << PageIndex.PageShift);
+            if (error != 0)
+            {
+                throw new KernelException("Dropping pages", error);
+            }
+
+            left = new PageRange(left.First + count, left.Count - count);
+        }
+
+        table.SetUnused(range);
+    }
+}
+
+/// <summary>What the control messages of a migration make happen. Called by the control connection's thread.</summary>
+internal interface IMigrationEvents
+{
+    void TableComplete();
+
+    /// <summary>Returns, after the last piece, when QEMU has loaded all of it.</summary>
+    void DeviceState(ReadOnlySpan<byte> piece, bool last);
+
+    /// <summary>Returns when the VM runs; called again when the source asks again.</summary>
+    void Commit();
+
+    void Abort(string reason);
+}

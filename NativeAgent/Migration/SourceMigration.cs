@@ -1,0 +1,304 @@
+using System.Diagnostics;
+using System.Net;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
+using FCtrans.Agent.Transport;
+using FCtrans.Agent.Workers;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// One migration at its source, from the first look at the VM to the moment of commitment and after it. Whatever fails before
+/// the commitment leaves the VM running here; after it, this worker only asks the main host again and again to run the VM.
+/// </summary>
+internal sealed class SourceMigration : IDisposable
+{
+    private const int DefaultMaxRounds = 30;
+    private const double DefaultMaxDowntimeMilliseconds = 300;
+
+    // Of the downtime that the user allows, what sending the last pages may take; the rest is QEMU's device state, the round
+    // trips and the exact scan.
+    private const double LastRoundShare = 0.5;
+
+    private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan s_reconnectPause = TimeSpan.FromMilliseconds(200);
+
+    private readonly WorkerSpec _spec;
+    private readonly WorkerDirectory _directory;
+    private readonly MigrationProgress _progress;
+    private readonly WorkerCertificate _certificate;
+    private readonly Peer _main;
+    private readonly Peer[] _subs;
+    private readonly long _pageCount;
+    private readonly List<BulkSender> _senders = [];
+    private SourceVm? _vm;
+    private GuestRam? _ram;
+    private DirtyTracker? _dirtyTracker;
+    private Placement? _placement;
+    private ControlChannel? _control;
+
+    public SourceMigration(WorkerSpec spec, WorkerDirectory directory, MigrationProgress progress)
+    {
+        _spec = spec;
+        _directory = directory;
+        _progress = progress;
+        _certificate = WorkerCertificate.Load(directory.Path);
+        _main = spec.Peers.Single(peer => peer.Role == WorkerRole.Main);
+        _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
+        _pageCount = spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
+    }
+
+    /// <summary>Looks at the VM and connects to all hosts. Changes nothing in the VM.</summary>
+    public void Prepare()
+    {
+        long began = Stopwatch.GetTimestamp();
+        OpenVm();
+        _control = new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+        var limiter = _spec.BandwidthLimitBytesPerSecond > 0 ? new RateLimiter((long)_spec.BandwidthLimitBytesPerSecond) : null;
+        _senders.Add(new BulkSender(_main.Host, _ram!, Connect(_main, ConnectionPurpose.Bulk), _spec.TrackUnused, limiter));
+        foreach (var sub in _subs)
+        {
+            _senders.Add(new BulkSender(sub.Host, _ram!, Connect(sub, ConnectionPurpose.Bulk), _spec.TrackUnused, limiter));
+        }
+
+        _progress.Update(s =>
+        {
+            s.GuestPages = (ulong)_pageCount;
+            s.PreparationSeconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
+        });
+    }
+
+    /// <summary>Moves the VM. Returns when it runs on the main host and nothing of it is left here.</summary>
+    /// <exception cref="MigrationException">It failed before the commitment; <see cref="Undo"/> is to be called.</exception>
+    /// <exception cref="OperationCanceledException">It was given up before the commitment; likewise.</exception>
+    public void Move(CancellationToken cancel)
+    {
+        _progress.Begin();
+        using IUnusedPages unusedPages = _spec.TrackUnused ? UnusedPages.Open(_ram!, mayMap: true, _vm!.Processors) : new EverythingUsed();
+        using var kernelPages = new PageBitmap(_pageCount);
+        _dirtyTracker = DirtyTracker.Start(_ram!, _spec.VmProcessId);
+        unusedPages.KernelPages(kernelPages);
+        _placement = new Placement(_pageCount, kernelPages, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
+        using var rounds = new MigrationRounds(
+            _pageCount, _dirtyTracker, unusedPages, _placement, [.. _senders], _control!, _progress);
+
+        FailurePoint.Reach("source.pre-copy");
+        do
+        {
+            rounds.Send(cancel);
+            CountTraffic();
+        }
+        while (!Converged(rounds, rounds.Harvest()));
+
+        SwitchOver(rounds, cancel);
+    }
+
+    /// <summary>After a failure or an abort before the commitment: the VM runs here as before, and the others are told.</summary>
+    /// <param name="reason">For the main host's log and status.</param>
+    public void Undo(string reason)
+    {
+        if (_vm is null)
+        {
+            // A restarted worker has not looked at the VM yet.
+            OpenVm();
+        }
+
+        _vm!.Resume();
+        if (_dirtyTracker is { } tracker)
+        {
+            tracker.Dispose();
+            _dirtyTracker = null;
+        }
+        else
+        {
+            DirtyTracker.RemoveLeftBehind(_spec.VmProcessId);
+        }
+
+        TellOthersToEnd(reason);
+    }
+
+    /// <summary>After the commitment: asks the main host to run the VM until it says that it does, then ends the source's QEMU.</summary>
+    public void FinishCommitted(CancellationToken stop)
+    {
+        while (true)
+        {
+            try
+            {
+                _control ??= new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+                _control.Send(ControlCode.Commit);
+                _control.WaitFor(ControlCode.Running, stop);
+                break;
+            }
+            catch (Exception e) when (e is MigrationException or IOException)
+            {
+                WorkerLog.Write($"committed, and the main host has not confirmed yet: {e.Message}");
+                _control?.Dispose();
+                _control = null;
+                _progress.Update(s => s.Error = "Committed; the main host does not answer yet and is asked again: " + e.Message);
+                stop.WaitHandle.WaitOne(s_reconnectPause);
+                stop.ThrowIfCancellationRequested();
+            }
+        }
+
+        long runningAt = Stopwatch.GetTimestamp();
+        _progress.Update(s =>
+        {
+            s.Error = "";
+            if (_vm is { StoppedAt: > 0 } vm)
+            {
+                s.DowntimeMilliseconds = Stopwatch.GetElapsedTime(vm.StoppedAt, runningAt).TotalMilliseconds;
+            }
+        });
+        CountTraffic();
+        _progress.End(MigrationState.Completed, "");
+        RemoveVm();
+    }
+
+    public void Dispose()
+    {
+        foreach (var sender in _senders)
+        {
+            sender.Dispose();
+        }
+
+        _control?.Dispose();
+        _dirtyTracker?.Dispose();
+        _placement?.Dispose();
+        _vm?.Dispose();
+        _ram?.Dispose();
+        _certificate.Dispose();
+    }
+
+    private void OpenVm()
+    {
+        var process = QemuProcesses.Find().FirstOrDefault(p => p.Pid == _spec.VmProcessId && p.Name == _spec.VmName)
+            ?? throw new MigrationException($"The VM '{_spec.VmName}' (process {_spec.VmProcessId}) does not run on this host any more.");
+        var monitor = QemuMonitor.Connect(process.MonitorPath, s_monitorTimeout);
+        _vm = new SourceVm(process.Pid, monitor, _directory);
+        _ram = GuestRamFactory.Open(process, monitor);
+        if (_ram.PageCount != _pageCount)
+        {
+            throw new MigrationException($"The VM has {_ram.TotalBytes} bytes of RAM, and {_pageCount << PageIndex.PageShift} were expected.");
+        }
+
+        if (!_directory.Has(Markers.Ready) && monitor.QueryStatus() is { Running: false } state)
+        {
+            throw new MigrationException($"The VM is '{state.State}'. Only a running VM can be moved; resume it first.");
+        }
+    }
+
+    private bool Converged(MigrationRounds rounds, long dirtyPages)
+    {
+        double allowed = _spec.MaxDowntimeMilliseconds > 0 ? _spec.MaxDowntimeMilliseconds : DefaultMaxDowntimeMilliseconds;
+        int maxRounds = _spec.MaxRounds > 0 ? _spec.MaxRounds : DefaultMaxRounds;
+        double lastRoundMilliseconds = rounds.PagesPerSecond > 0 ? dirtyPages / rounds.PagesPerSecond * 1000 : double.MaxValue;
+        _progress.Update(s => s.RemainingPages = (ulong)dirtyPages);
+        return dirtyPages == 0 || lastRoundMilliseconds < allowed * LastRoundShare || rounds.Round >= maxRounds;
+    }
+
+    private void SwitchOver(MigrationRounds rounds, CancellationToken cancel)
+    {
+        _progress.Update(s => s.State = MigrationState.SwitchOver);
+        _vm!.StopForSwitchOver(cancel);
+        rounds.Harvest();
+        rounds.Send(cancel);
+        FailurePoint.Reach("source.last-round");
+        _control!.Send(ControlCode.TableComplete);
+        long bytes = _vm.TakeDeviceState(_control.SendDeviceState, cancel);
+        _progress.Update(s => s.DeviceStateBytes = (ulong)bytes);
+        _control.WaitFor(ControlCode.Ready, cancel);
+        FailurePoint.Reach("source.ready");
+        cancel.ThrowIfCancellationRequested();
+
+        // The moment of commitment. The marker is written first: a worker that dies right after it never resumes the VM.
+        _directory.Mark(Markers.Committed);
+        _progress.Update(s => s.CommitSent = true);
+        FailurePoint.Reach("source.committed");
+        FinishCommitted(CancellationToken.None);
+    }
+
+    private void RemoveVm()
+    {
+        OpenVmForRemoval();
+        _vm!.Quit();
+        foreach (var block in _ram!.Blocks)
+        {
+            // QEMU leaves a RAM file that its command line names; its content is the main host's now.
+            if (block.Path.StartsWith("/dev/shm/", StringComparison.Ordinal))
+            {
+                File.Delete(block.Path);
+            }
+        }
+    }
+
+    private void OpenVmForRemoval()
+    {
+        if (_vm is null)
+        {
+            OpenVm();
+        }
+    }
+
+    private long[] SubRooms()
+    {
+        var rooms = new long[_subs.Length];
+        for (int i = 0; i < rooms.Length; i++)
+        {
+            ulong quota = i < _spec.SubHostQuotaBytes.Count ? _spec.SubHostQuotaBytes[i] : 0;
+            rooms[i] = (long)((quota > 0 ? quota : _subs[i].FreeBytes) >> PageIndex.PageShift);
+        }
+
+        return rooms;
+    }
+
+    private void CountTraffic() => _progress.Update(s =>
+    {
+        s.Traffic.Clear();
+        for (int i = 0; i < _senders.Count; i++)
+        {
+            s.Traffic.Add(new HostTraffic
+            {
+                Host = _senders[i].Name,
+                Role = i == 0 ? WorkerRole.Main : WorkerRole.Sub,
+                BytesSent = (ulong)(_senders[i].BytesSent + (i == 0 && _control is { } control ? control.BytesSent : 0)),
+                PageBytesSent = (ulong)_senders[i].PagesSent << PageIndex.PageShift,
+                PagesSent = (ulong)_senders[i].PagesSent,
+                PagesPlaced = (ulong)(_placement?.Placed(i + Placement.Main) ?? 0),
+            });
+        }
+    });
+
+    /// <summary>Best effort: a host that can't be reached finds out by itself, or is cleaned by the module.</summary>
+    private void TellOthersToEnd(string reason)
+    {
+        try
+        {
+            _control ??= new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+            _control.Send(ControlCode.Abort, reason);
+        }
+        catch (Exception e) when (e is MigrationException or IOException)
+        {
+            WorkerLog.Write($"the main host could not be told of the end: {e.Message}");
+        }
+
+        foreach (var sub in _subs)
+        {
+            EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason);
+        }
+    }
+
+    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose) => PeerConnector.Connect(
+        IPAddress.Parse(peer.Address),
+        (int)peer.Port,
+        peer.Thumbprint,
+        _certificate,
+        new PeerHello(_spec.SplitId, WorkerRole.Source, purpose, _pageCount),
+        s_connectTimeout,
+        _spec.Tls,
+        out _);
+}

@@ -1,0 +1,174 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using System.Text.Json.Nodes;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Workers;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// The source's QEMU while it migrates: its own migration moves CPU and device state only (capability x-ignore-shared), stops
+/// the VM before the end (pause-before-switchover) and hands the state to us over a Unix socket.
+/// </summary>
+internal sealed class SourceVm : IDisposable
+{
+    // With x-ignore-shared the stream has ROMs and video memory at most. A guest's RAM in it means that QEMU did not take the
+    // memory for shared, and that the migration would move all of it.
+    private const long LargestOtherRam = 512L << 20;
+
+    // Only device state passes: no limit of QEMU's shall make the VM wait.
+    private const long UnlimitedBytesPerSecond = 1L << 40;
+
+    private static readonly TimeSpan s_stopTimeout = TimeSpan.FromSeconds(30);
+
+    private readonly QemuMonitor _monitor;
+    private readonly PidFd _process;
+    private readonly string _statePath;
+    private Socket? _stateListener;
+
+    public SourceVm(int processId, QemuMonitor monitor, WorkerDirectory directory)
+    {
+        ProcessId = processId;
+        _monitor = monitor;
+        _process = PidFd.Open(processId);
+        _statePath = directory.File("state.sock");
+    }
+
+    public int ProcessId { get; }
+
+    /// <summary>When the VM stood still; <see cref="Stopwatch"/> ticks, not later than it really did.</summary>
+    public long StoppedAt { get; private set; }
+
+    /// <summary>The VM's processors as they are now: what ties the kernel found in memory to the one that runs.</summary>
+    public IReadOnlyList<GuestProcessor> Processors() => GuestProcessor.Ask(_monitor);
+
+    /// <summary>Starts QEMU's migration; returns when the VM stands still and waits for the word to switch over.</summary>
+    /// <exception cref="MigrationException">QEMU refused, failed, or would send the guest's RAM.</exception>
+    public void StopForSwitchOver(CancellationToken cancel)
+    {
+        File.Delete(_statePath);
+        _stateListener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        _stateListener.Bind(new UnixDomainSocketEndPoint(_statePath));
+        _stateListener.Listen(1);
+        _monitor.SetMigrationCapabilities(Capabilities(forSource: true));
+        _monitor.SetMigrationParameters(new JsonObject { ["max-bandwidth"] = UnlimitedBytesPerSecond, ["downtime-limit"] = 60_000 });
+        long deadline = Stopwatch.GetTimestamp() + (long)(s_stopTimeout.TotalSeconds * Stopwatch.Frequency);
+        StoppedAt = Stopwatch.GetTimestamp();
+        _monitor.Migrate($"unix:{_statePath}");
+        while (true)
+        {
+            cancel.ThrowIfCancellationRequested();
+            long asked = Stopwatch.GetTimestamp();
+            var migration = _monitor.QueryMigrate();
+            if (migration.RamTotalBytes > LargestOtherRam)
+            {
+                throw new MigrationException(
+                    "QEMU would send the guest's RAM itself: it does not take it for shared memory. Use a memory-backend-file "
+                    + "with share=on under /dev/shm (QEMU 8.1 and later do not skip a memory-backend-memfd).");
+            }
+
+            switch (migration.Status)
+            {
+                case "pre-switchover":
+                    FailurePoint.Reach("source.stopped");
+                    return;
+                case "failed" or "cancelled":
+                    throw new MigrationException($"QEMU's migration of the device state failed: {migration.Error}");
+            }
+
+            if (asked > deadline)
+            {
+                throw new MigrationException($"QEMU did not stop the VM within {s_stopTimeout.TotalSeconds} s (migration status {migration.Status}).");
+            }
+
+            StoppedAt = asked;
+            Thread.Yield();
+        }
+    }
+
+    /// <summary>Lets QEMU write the device state and hands it on, in pieces.</summary>
+    /// <param name="accept">Gets each piece, and at last an empty one.</param>
+    /// <param name="cancel">Gives up.</param>
+    /// <returns>Its length in bytes.</returns>
+    public long TakeDeviceState(Action<ReadOnlyMemory<byte>, bool> accept, CancellationToken cancel)
+    {
+        using var socket = _stateListener!.AcceptAsync(cancel).AsTask().GetAwaiter().GetResult();
+        using var registration = cancel.Register(socket.Dispose);
+        _monitor.MigrateContinue();
+        byte[] buffer = new byte[256 * 1024];
+        long total = 0;
+        for (int read; (read = socket.Receive(buffer)) > 0; total += read)
+        {
+            accept(buffer.AsMemory(0, read), false);
+        }
+
+        while (_monitor.QueryMigrate() is { Status: not "completed" } migration)
+        {
+            if (migration.Status is "failed" or "cancelled")
+            {
+                throw new MigrationException($"QEMU's migration of the device state failed: {migration.Error}");
+            }
+
+            cancel.ThrowIfCancellationRequested();
+            Thread.Yield();
+        }
+
+        accept(default, true);
+        return total;
+    }
+
+    /// <summary>Makes the VM run here as before, from whatever state the migration has left it in.</summary>
+    public void Resume()
+    {
+        if (_monitor.QueryMigrate().Status is "setup" or "active" or "device" or "pre-switchover")
+        {
+            _monitor.MigrateCancel();
+            WaitUntil(() => _monitor.QueryMigrate().Status is "cancelled" or "failed" or "completed", "cancel its migration");
+        }
+
+        // A cancelled migration lets the VM run again by itself, unless it had been stopped for the switch-over already.
+        if (!_monitor.QueryStatus().Running)
+        {
+            _monitor.Cont();
+        }
+
+        WaitUntil(() => _monitor.QueryStatus().Running, "run the VM again");
+        _monitor.SetMigrationCapabilities(Capabilities(forSource: false));
+    }
+
+    /// <summary>Ends the source's QEMU: its VM runs elsewhere now.</summary>
+    public void Quit()
+    {
+        _monitor.Quit();
+        if (!_process.WaitExit(TimeSpan.FromSeconds(10)))
+        {
+            _process.SendSignal(9);
+            _process.WaitExit(TimeSpan.FromSeconds(10));
+        }
+    }
+
+    public void Dispose()
+    {
+        _stateListener?.Dispose();
+        File.Delete(_statePath);
+        _process.Dispose();
+        _monitor.Dispose();
+    }
+
+    private static Dictionary<string, bool> Capabilities(bool forSource) => new()
+    {
+        ["x-ignore-shared"] = forSource,
+        ["pause-before-switchover"] = forSource,
+    };
+
+    private static void WaitUntil(Func<bool> condition, string what)
+    {
+        if (!SpinWait.SpinUntil(condition, TimeSpan.FromSeconds(20)))
+        {
+            throw new MigrationException($"The source's QEMU did not {what} within 20 s.");
+        }
+    }
+}

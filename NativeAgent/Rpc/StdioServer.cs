@@ -1,0 +1,22 @@
+using FCtrans.Agent.Workers;
+using Microsoft.AspNetCore.Builder;
+
+namespace FCtrans.Agent.Rpc;
+
+/// <summary><c>fctrans-agent stdio</c>: the host's RPC service for one connection, this process's stdin and stdout.</summary>
+internal static class StdioServer
+{
+    public static async Task<int> RunAsync()
+    {
+        const UnixFileMode onlyUs = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+        Directory.CreateDirectory(WorkerDirectory.Root, onlyUs);
+        string socketPath = Path.Combine(WorkerDirectory.Root, $"stdio-{Environment.ProcessId}.sock");
+        File.Delete(socketPath);
+        await using var application = GrpcServer.Build(socketPath, _ => { });
+        application.MapGrpcService<HostAgentService>();
+        await application.StartAsync();
+        // One connection, ours: its name goes as soon as it stands, so that nothing stays behind whatever ends this process.
+        await Bridge.RunAsync(socketPath, () => File.Delete(socketPath));
+        return 0;
+    }
+}

@@ -1,0 +1,130 @@
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
+using FCtrans.Agent.Workers;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Rpc;
+
+/// <summary>Looks at a VM of this host for the module. Changes nothing in it.</summary>
+internal static class VmInspector
+{
+    // One client at a time: another's call may be under way.
+    private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(2);
+
+    public static VmInfo Describe(QemuProcess vm)
+    {
+        var info = new VmInfo
+        {
+            Name = vm.Name,
+            Uuid = vm.Uuid,
+            ProcessId = vm.Pid,
+            MemoryBytes = (ulong)vm.MemoryBytes,
+            MonitorPath = vm.MonitorPath,
+            Accelerator = vm.Accelerator,
+            MachineType = vm.MachineType,
+            QemuVersion = vm.QemuVersion,
+            Vcpus = vm.VCpus,
+            RunState = RunState(vm),
+            SplitId = SplitOf(vm),
+            ResidentBytes = (ulong)vm.ResidentBytes,
+        };
+        info.RamBlocks.AddRange(vm.RamBlocks.Select(block => new RamBlockInfo
+        {
+            Id = block.Id,
+            SizeBytes = (ulong)block.Bytes,
+            Path = block.Path,
+            Shared = block.Shared,
+        }));
+        info.CommandLine.AddRange(vm.CommandLine);
+        info.Obstacles.AddRange(vm.Obstacles.Select(o => new Contracts.VmObstacle { Code = o.Code, Reason = o.Reason, Remedy = o.Remedy }));
+        if (info.SplitId.Length > 0)
+        {
+            info.Obstacles.Add(new Contracts.VmObstacle
+            {
+                Code = "AlreadySplit",
+                Reason = "The VM takes part in a split migration, or is split already.",
+                Remedy = "See Get-SplitMigration. A split VM can't be split again.",
+            });
+        }
+
+        info.CanSplit = info.Obstacles.Count == 0;
+        return info;
+    }
+
+    /// <exception cref="InvalidOperationException">Its memory can't be read.</exception>
+    public static UnusedMemory FindUnusedMemory(QemuProcess vm)
+    {
+        if (vm.MonitorPath.Length == 0 || vm.Obstacles.FirstOrDefault(o => o.Code is "PrivateMemory" or "HugePages") is not null)
+        {
+            var obstacle = vm.Obstacles[0];
+            throw new InvalidOperationException($"{obstacle.Reason} {obstacle.Remedy}");
+        }
+
+        using var monitor = QemuMonitor.Connect(vm.MonitorPath, s_monitorTimeout);
+        using var ram = GuestRamFactory.Open(vm, monitor);
+        bool paged = SplitOf(vm).Length > 0;
+        using var pages = UnusedPages.Open(ram, mayMap: !paged, () => GuestProcessor.Ask(monitor));
+        using var unused = new PageBitmap(ram.PageCount);
+        var found = pages.Refresh(unused);
+        return new UnusedMemory
+        {
+            Vm = vm.Name,
+            PageSizeBytes = PageIndex.PageSize,
+            TotalPages = (ulong)ram.PageCount,
+            NeverTouchedPages = (ulong)found.NeverTouched,
+            FreePages = (ulong)found.Free,
+            BalloonedPages = (ulong)found.Ballooned,
+            UsedPages = (ulong)(ram.PageCount - unused.Count()),
+            GuestKernel = found.GuestKernel,
+            Method = found.Method,
+            Reason = found.Reason,
+            ScanMilliseconds = found.ScanMilliseconds,
+            FindMilliseconds = found.FindMilliseconds,
+        };
+    }
+
+    private static string RunState(QemuProcess vm)
+    {
+        if (vm.MonitorPath.Length == 0)
+        {
+            return "";
+        }
+
+        try
+        {
+            using var monitor = QemuMonitor.Connect(vm.MonitorPath, s_monitorTimeout);
+            return monitor.QueryStatus().State;
+        }
+        catch (Exception e) when (e is IOException or MonitorException)
+        {
+            // Busy with another client, or just ending: unknown is what a user should see, not a failed listing.
+            return "";
+        }
+    }
+
+    private static string SplitOf(QemuProcess vm)
+    {
+        foreach (var directory in WorkerDirectory.All())
+        {
+            if (directory.Has(Markers.Ended) || directory.ReadSpec() is not { } spec)
+            {
+                continue;
+            }
+
+            int processId = spec.Role switch
+            {
+                WorkerRole.Source => spec.VmProcessId,
+                WorkerRole.Main => directory.ReadNumber(Markers.QemuPid),
+                _ => 0,
+            };
+            if (processId == vm.Pid)
+            {
+                return spec.SplitId;
+            }
+        }
+
+        return "";
+    }
+}

@@ -1,0 +1,22 @@
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Workers;
+
+/// <summary>What a worker process does: one of source, main and sub.</summary>
+internal interface IWorkerRole : IDisposable
+{
+    /// <summary>Does the work until it has ended or <paramref name="stop"/> is set. Called once.</summary>
+    /// <param name="ready">To be called once, with the data port (0 if it has none), when others may rely on this worker.</param>
+    /// <param name="stop">Set by SIGTERM: leave things so that a worker started again can go on.</param>
+    void Run(Action<int> ready, CancellationToken stop);
+
+    /// <summary>After <see cref="Run"/>: the work has ended for good. False when it was only told to stop.</summary>
+    bool IsOver { get; }
+
+    /// <summary>Figures as they are now; any thread.</summary>
+    WorkerStatus Snapshot();
+
+    /// <summary>Gives the work up, if that can still be done, and returns when it has ended.</summary>
+    /// <exception cref="InvalidOperationException">It is too late, or this role has nothing to give up; says why.</exception>
+    void Abort(string reason);
+}

@@ -1,0 +1,433 @@
+using System.Globalization;
+using System.Net;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Migration;
+using FCtrans.Agent.Paging;
+using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Workers;
+
+/// <summary>
+/// The main host's worker: receives the VM, runs it when the source commits, and serves its remote paging until it ends.
+/// Started again after it was killed, it goes on where the directory's markers say: a VM that was not complete yet is given
+/// up (it runs at the source); a complete one is served again, and runs if it ran or if the source says so.
+/// </summary>
+internal sealed class MainRole : IWorkerRole, IMigrationEvents
+{
+    private const string EndedMessage = "The VM has ended.";
+
+    private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_exitPoll = TimeSpan.FromMilliseconds(100);
+
+    private readonly WorkerSpec _spec;
+    private readonly WorkerDirectory _directory;
+    private readonly WorkerCertificate _certificate;
+    private readonly Peer[] _subs;
+    private readonly Lock _stepGate = new();
+    private readonly ManualResetEventSlim _giveUp = new();
+    private readonly int _restarts;
+    private DestinationVm? _vm;
+    private Userfaultfd? _userfaultfd;
+    private PageTable? _table;
+    private Pager? _pager;
+    private RemoteStore[] _stores = [];
+    private MigrationReceiver? _receiver;
+    private volatile string? _givenUpBecause;
+    private volatile string _state = "receiving";
+    private volatile int _controlConnections;
+
+    public MainRole(WorkerSpec spec, WorkerDirectory directory)
+    {
+        _spec = spec;
+        _directory = directory;
+        _certificate = WorkerCertificate.Load(directory.Path);
+        _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
+        _restarts = directory.ReadNumber(Markers.Restarts);
+    }
+
+    public void Run(Action<int> ready, CancellationToken stop)
+    {
+        bool restarted = _directory.Has(Markers.Ready);
+        if (!restarted)
+        {
+            Begin();
+        }
+        else if (!Recover())
+        {
+            End(_directory.Has(Markers.Running) ? EndedMessage : "The main host's worker was killed before the VM was complete here.");
+            return;
+        }
+
+        using var listener = Listen(_directory.ReadNumber(Markers.Ready));
+        listener.Start();
+        if (!restarted)
+        {
+            ready(listener.Port);
+        }
+
+        while (!_vm!.WaitExit(s_exitPoll))
+        {
+            if (_giveUp.IsSet)
+            {
+                End(_givenUpBecause!);
+                return;
+            }
+
+            if (stop.IsCancellationRequested)
+            {
+                // Everything stays as it is for the worker that comes next.
+                return;
+            }
+        }
+
+        End(_directory.Has(Markers.Running) ? EndedMessage : "The destination's QEMU ended before the VM ran.");
+    }
+
+    public bool IsOver => _state == "ended";
+
+    public WorkerStatus Snapshot()
+    {
+        var paging = _pager is { } pager ? PagingReport.Of(pager.Snapshot()) : new PagingStatus();
+        if (_state != "paging")
+        {
+            paging.State = _state;
+        }
+
+        paging.Error = _givenUpBecause ?? paging.Error;
+        paging.LimitBytes = _spec.MainMemoryBytes;
+        paging.VmProcessId = _vm?.ProcessId ?? 0;
+        paging.VmRunning = _directory.Has(Markers.Running);
+        paging.Restarts = (ulong)_restarts;
+        paging.SubHosts.AddRange(_subs.Select(sub => sub.Host));
+        return new WorkerStatus
+        {
+            Role = WorkerRole.Main,
+            SplitId = _spec.SplitId,
+            VmName = _spec.VmName,
+            UnixMilliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(),
+            Paging = paging,
+        };
+    }
+
+    void IWorkerRole.Abort(string reason)
+    {
+        lock (_stepGate)
+        {
+            if (_directory.Has(Markers.Prepared))
+            {
+                throw new InvalidOperationException("The VM is complete on the main host; only its source can still give it up.");
+            }
+
+            GiveUp(reason);
+        }
+    }
+
+    public void TableComplete()
+    {
+        FailurePoint.Reach("main.table-complete");
+        // Loading the device state may read guest RAM, so its faults must be served before that.
+        _pager!.Start();
+    }
+
+    public void DeviceState(ReadOnlySpan<byte> piece, bool last)
+    {
+        _vm!.FeedDeviceState(piece);
+        if (!last)
+        {
+            return;
+        }
+
+        _vm.WaitLoaded();
+        FailurePoint.Reach("main.loaded");
+        lock (_stepGate)
+        {
+            if (_giveUp.IsSet)
+            {
+                throw new MigrationException(_givenUpBecause!);
+            }
+
+            _directory.Mark(Markers.Prepared);
+        }
+    }
+
+    public void Commit()
+    {
+        lock (_stepGate)
+        {
+            if (!_directory.Has(Markers.Prepared))
+            {
+                throw new MigrationException("The source committed a VM that is not complete here.");
+            }
+
+            if (_directory.Has(Markers.Running))
+            {
+                return;
+            }
+
+            FailurePoint.Reach("main.committed");
+            _directory.Mark(Markers.Running);
+            FailurePoint.Reach("main.running");
+            RunVm();
+        }
+    }
+
+    void IMigrationEvents.Abort(string reason)
+    {
+        lock (_stepGate)
+        {
+            if (!_directory.Has(Markers.Running))
+            {
+                GiveUp(reason);
+            }
+        }
+    }
+
+    public void Dispose()
+    {
+        _pager?.Stop();
+        foreach (var store in _stores)
+        {
+            store.Dispose();
+        }
+
+        // Only ours: QEMU keeps its own copy.
+        _userfaultfd?.Dispose();
+        _pager?.Dispose();
+        _table?.Dispose();
+        _vm?.Dispose();
+        _certificate.Dispose();
+        _giveUp.Dispose();
+    }
+
+    private long PageCount => _spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
+
+    private long LimitPages => (long)(_spec.MainMemoryBytes >> PageIndex.PageShift);
+
+    private void Begin()
+    {
+        CheckRoom();
+        // Of a worker that was killed right here.
+        DestinationVm.Remove(_directory);
+        try
+        {
+            StartVm();
+        }
+        catch
+        {
+            _vm?.Kill();
+            DestinationVm.Remove(_directory);
+            throw;
+        }
+    }
+
+    private void StartVm()
+    {
+        _vm = DestinationVm.Start(_spec, _directory);
+        ConnectStores();
+        CheckBlocks();
+        _userfaultfd = _vm.OpenUserfaultfd();
+        _table = new PageTable(_vm.Ram.PageCount);
+        _pager = new Pager(PagerOptions());
+        _receiver = new MigrationReceiver(_vm.Ram, _table, this);
+        _vm.ExpectDeviceState();
+    }
+
+    /// <returns>Whether there is a complete VM to serve.</returns>
+    private bool Recover()
+    {
+        _vm = DestinationVm.Find(_directory);
+        if (_vm is null || !_directory.Has(Markers.Prepared))
+        {
+            return false;
+        }
+
+        // No time limit: a sub-host that is away has pages that must not be taken for unused, so the VM waits for it.
+        StartStores();
+        _table = new PageTable(_vm.Ram.PageCount);
+        _userfaultfd = _vm.AdoptUserfaultfd();
+        _pager = Pager.Resume(PagerOptions());
+        _pager.Start();
+        _receiver = new MigrationReceiver(_vm.Ram, _table, this) { TableIsComplete = true };
+        if (_directory.Has(Markers.Running) && !_directory.Has(Markers.Ran))
+        {
+            // Killed between the marker and the word to QEMU.
+            RunVm();
+        }
+
+        _state = _directory.Has(Markers.Running) ? "paging" : "prepared";
+        return true;
+    }
+
+    private void RunVm()
+    {
+        if (!_vm!.IsRunning)
+        {
+            _vm.Run();
+        }
+
+        _directory.Mark(Markers.Ran);
+        _state = "paging";
+    }
+
+    private PagerOptions PagerOptions() => new()
+    {
+        Ram = _vm!.Ram,
+        Uffd = _userfaultfd!,
+        Table = _table!,
+        Stores = _stores,
+        LimitPages = LimitPages,
+        TrackUnused = _spec.TrackUnused,
+    };
+
+    private PeerListener Listen(int port) => new(
+        new PeerListenerOptions
+        {
+            Address = IPAddress.Parse(_spec.ListenAddress),
+            Port = port,
+            Role = WorkerRole.Main,
+            SplitId = _spec.SplitId,
+            Pages = _vm!.Ram.PageCount,
+            Certificate = _spec.Tls ? _certificate : null,
+            Peers = _spec.Peers.Where(peer => peer.Role == WorkerRole.Source).ToDictionary(peer => peer.Thumbprint, peer => peer.Role),
+        },
+        Serve);
+
+    private void Serve(FrameConnection connection, PeerHello hello)
+    {
+        bool control = hello.Purpose == ConnectionPurpose.Control;
+        if (control)
+        {
+            Interlocked.Increment(ref _controlConnections);
+        }
+
+        string why = "the source closed its connection";
+        try
+        {
+            _receiver!.Serve(connection);
+        }
+        catch (Exception e) when (e is IOException or MigrationException or MonitorException or InvalidOperationException)
+        {
+            why = e.Message;
+            WorkerLog.Write($"{hello.Purpose} connection of the source ended: {e.Message}");
+            TryTellSource(connection, control, e.Message);
+        }
+
+        if (control && Interlocked.Decrement(ref _controlConnections) == 0)
+        {
+            lock (_stepGate)
+            {
+                // A complete VM waits for the source's word, however long it takes: the source may have committed.
+                if (!_directory.Has(Markers.Prepared))
+                {
+                    GiveUp($"The source went away before the VM was complete: {why}.");
+                }
+            }
+        }
+    }
+
+    private static void TryTellSource(FrameConnection connection, bool control, string reason)
+    {
+        if (!control)
+        {
+            return;
+        }
+
+        try
+        {
+            connection.SendText(FrameType.Control, (byte)ControlCode.Failed, reason);
+        }
+        catch (IOException)
+        {
+            // It has gone, and finds out by that.
+        }
+    }
+
+    private void GiveUp(string reason)
+    {
+        _givenUpBecause ??= reason;
+        _giveUp.Set();
+    }
+
+    /// <summary>Nothing of the VM stays on this host, and the sub-hosts may forget theirs.</summary>
+    private void End(string reason)
+    {
+        WorkerLog.Write(reason);
+        if (!_directory.Has(Markers.Running))
+        {
+            _givenUpBecause ??= reason;
+        }
+
+        _state = "ended";
+        _pager?.Stop();
+        _vm?.Kill();
+        foreach (var sub in _subs)
+        {
+            EndOfSplit.TryTell(_spec, sub, _certificate, PageCount, reason);
+        }
+
+        DestinationVm.Remove(_directory);
+    }
+
+    private void CheckRoom()
+    {
+        long free = new DriveInfo("/dev/shm").AvailableFreeSpace;
+        if (free < (long)_spec.MainMemoryBytes)
+        {
+            throw new MigrationException(string.Create(
+                CultureInfo.InvariantCulture,
+                $"The main host's /dev/shm has {free} bytes free, and the VM is to have {_spec.MainMemoryBytes} there. Enlarge it (mount -o remount,size=…), or give a smaller -MainMemory."));
+        }
+    }
+
+    private void CheckBlocks()
+    {
+        var blocks = _vm!.Ram.Blocks;
+        bool same = blocks.Length == _spec.RamBlocks.Count;
+        for (int i = 0; same && i < blocks.Length; i++)
+        {
+            same = blocks[i].Id == _spec.RamBlocks[i].Id && (ulong)blocks[i].PageCount << PageIndex.PageShift == _spec.RamBlocks[i].SizeBytes;
+        }
+
+        if (!same)
+        {
+            throw new MigrationException("The destination's QEMU has other RAM blocks than the source's.");
+        }
+    }
+
+    private void StartStores()
+    {
+        _stores = [.. _subs.Select(Store)];
+        foreach (var store in _stores)
+        {
+            store.Start();
+        }
+    }
+
+    private void ConnectStores()
+    {
+        StartStores();
+        foreach (var store in _stores)
+        {
+            if (!SpinWait.SpinUntil(() => store.IsConnected, s_connectTimeout))
+            {
+                throw new MigrationException($"The main host can't reach sub-host {store.Options.Host}: {store.Problem}");
+            }
+        }
+    }
+
+    private RemoteStore Store(Peer sub) => new(new RemoteStoreOptions
+    {
+        Index = (int)sub.SubIndex,
+        Host = sub.Host,
+        Address = IPAddress.Parse(sub.Address),
+        Port = (int)sub.Port,
+        Thumbprint = sub.Thumbprint,
+        Certificate = _spec.Tls ? _certificate : null,
+        SplitId = _spec.SplitId,
+        Pages = PageCount,
+    });
+}

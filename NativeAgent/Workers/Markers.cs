@@ -1,0 +1,36 @@
+namespace FCtrans.Agent.Workers;
+
+/// <summary>Names of files in a worker's directory, each of which says that a step was taken.</summary>
+internal static class Markers
+{
+    /// <summary>The worker does its work; content: its data port.</summary>
+    public const string Ready = "ready";
+
+    /// <summary>It could not begin; content: why.</summary>
+    public const string Refused = "refused";
+
+    /// <summary>Its work has ended, well or badly, and will not be begun again.</summary>
+    public const string Ended = "ended";
+
+    /// <summary>Source: the main host has been told to run the VM, or is about to be. From here on the source never resumes it.</summary>
+    public const string Committed = "committed";
+
+    /// <summary>Main: QEMU holds the whole device state and waits, paused, for the word to run.</summary>
+    public const string Prepared = "prepared";
+
+    /// <summary>Main: the VM runs here, or is about to.</summary>
+    public const string Running = "running";
+
+    /// <summary>Main: the process id of the destination's QEMU.</summary>
+    public const string QemuPid = "qemu.pid";
+
+    /// <summary>Main: QEMU was told to run the VM.</summary>
+    public const string Ran = "ran";
+
+    public const string WorkerPid = "worker.pid";
+
+    public const string SupervisorPid = "supervisor.pid";
+
+    /// <summary>How often the worker was started again; written by its supervisor.</summary>
+    public const string Restarts = "restarts";
+}

@@ -1,0 +1,48 @@
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Workers;
+
+/// <summary>A pager's figures in the form of the contract.</summary>
+internal static class PagingReport
+{
+    public static PagingStatus Of(PagingFigures figures)
+    {
+        var status = new PagingStatus
+        {
+            State = figures.State,
+            Error = figures.Error ?? "",
+            LimitBytes = (ulong)figures.LimitPages << PageIndex.PageShift,
+            ResidentPages = (ulong)figures.ResidentPages,
+            PeakResidentPages = (ulong)figures.PeakResidentPages,
+            UnusedPages = (ulong)figures.UnusedPages,
+            LostPages = (ulong)figures.LostPages,
+            PageIns = (ulong)figures.PageIns,
+            PageOuts = (ulong)figures.PageOuts,
+            CleanDrops = (ulong)figures.CleanDrops,
+            UnusedFaults = (ulong)figures.UnusedFaults,
+            WriteProtectFaults = (ulong)figures.WriteProtectFaults,
+            SpuriousFaults = (ulong)figures.SpuriousFaults,
+            Errors = (ulong)figures.Errors,
+            BytesIn = (ulong)figures.BytesIn,
+            BytesOut = (ulong)figures.BytesOut,
+            RemoteLatency = Of(figures.RemoteLatency),
+            UnusedLatency = Of(figures.UnusedLatency),
+        };
+        status.RemotePages.AddRange(figures.RemotePages.Select(pages => (ulong)pages));
+        status.PageInsBySubHost.AddRange(figures.PageInsBySub.Select(pages => (ulong)pages));
+        status.PageOutsBySubHost.AddRange(figures.PageOutsBySub.Select(pages => (ulong)pages));
+        return status;
+    }
+
+    private static FaultLatency Of(LatencyFigures figures) => new()
+    {
+        Count = (ulong)figures.Count,
+        P50Microseconds = figures.P50,
+        P90Microseconds = figures.P90,
+        P99Microseconds = figures.P99,
+        P999Microseconds = figures.P999,
+        MaxMicroseconds = figures.Max,
+    };
+}

@@ -1,0 +1,152 @@
+using System.Net;
+using System.Text;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Migration;
+using FCtrans.Agent.Storage;
+using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Workers;
+
+/// <summary>
+/// A sub-host's worker: keeps pages for one split VM until the main host, or the source of a migration that failed, says that
+/// the split is over. Its store is a file in tmpfs, so that it outlives this process.
+/// </summary>
+internal sealed class SubRole : IWorkerRole
+{
+    private readonly WorkerSpec _spec;
+    private readonly WorkerDirectory _directory;
+    private readonly WorkerCertificate _certificate;
+    private readonly ManualResetEventSlim _over = new();
+    private PageStore? _store;
+    private StoreServer? _server;
+    private PeerListener? _listener;
+
+    public SubRole(WorkerSpec spec, WorkerDirectory directory)
+    {
+        _spec = spec;
+        _directory = directory;
+        _certificate = WorkerCertificate.Load(directory.Path);
+    }
+
+    /// <summary>Removes the store of a split that is over.</summary>
+    public static void RemoveStore(string splitId)
+    {
+        string path = StoreDirectory(splitId);
+        if (Directory.Exists(path))
+        {
+            Directory.Delete(path, recursive: true);
+        }
+    }
+
+    public void Run(Action<int> ready, CancellationToken stop)
+    {
+        string path = StoreDirectory(_spec.SplitId);
+        Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        long pages = _spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
+        _store = PageStore.Open(path, pages, Room(path, pages));
+        _server = new StoreServer(_store);
+        _listener = new PeerListener(
+            new PeerListenerOptions
+            {
+                Address = IPAddress.Parse(_spec.ListenAddress),
+                Port = _directory.ReadNumber(Markers.Ready),
+                Role = WorkerRole.Sub,
+                SplitId = _spec.SplitId,
+                Pages = pages,
+                LimitPages = _store.LimitPages,
+                Certificate = _spec.Tls ? _certificate : null,
+                Peers = _spec.Peers.Where(peer => peer.Role != WorkerRole.Sub).ToDictionary(peer => peer.Thumbprint, peer => peer.Role),
+            },
+            Serve);
+        _listener.Start();
+        if (!_directory.Has(Markers.Ready))
+        {
+            ready(_listener.Port);
+        }
+
+        WaitHandle.WaitAny([_over.WaitHandle, stop.WaitHandle]);
+        if (_over.IsSet)
+        {
+            _listener.Dispose();
+            _store.Dispose();
+            RemoveStore(_spec.SplitId);
+        }
+    }
+
+    public bool IsOver => _over.IsSet;
+
+    public WorkerStatus Snapshot()
+    {
+        var status = new WorkerStatus
+        {
+            Role = WorkerRole.Sub,
+            SplitId = _spec.SplitId,
+            VmName = _spec.VmName,
+            UnixMilliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(),
+            Store = new StoreStatus(),
+        };
+        if (_server?.Figures is { } figures)
+        {
+            status.Store.StoredPages = (ulong)figures.StoredPages;
+            status.Store.LimitBytes = (ulong)figures.LimitPages << PageIndex.PageShift;
+            status.Store.PagesWritten = (ulong)figures.PagesWritten;
+            status.Store.PagesRead = (ulong)figures.PagesRead;
+            status.Store.PagesDiscarded = (ulong)figures.PagesDiscarded;
+            status.Store.Connections = (ulong)figures.Connections;
+            status.Store.RefusedConnections = (ulong)(_listener?.Refused ?? 0);
+            status.Store.LastError = figures.LastError ?? "";
+        }
+
+        return status;
+    }
+
+    public void Abort(string reason) => throw new InvalidOperationException("A sub-host's store ends with its split VM; abort at the source.");
+
+    public void Dispose()
+    {
+        _listener?.Dispose();
+        _store?.Dispose();
+        _certificate.Dispose();
+        _over.Dispose();
+    }
+
+    private static string StoreDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-store";
+
+    /// <summary>Pages that the store may hold: what its file system has room for, what is stored already included.</summary>
+    private static long Room(string path, long pages)
+    {
+        var file = new FileInfo(Path.Combine(path, PageStore.FileName));
+        long stored = 0;
+        if (file.Exists)
+        {
+            using var handle = File.OpenHandle(file.FullName);
+            stored = SparseFile.AllocatedBytes(handle);
+        }
+
+        return Math.Clamp((new DriveInfo(path).AvailableFreeSpace + stored) >> PageIndex.PageShift, 1, pages);
+    }
+
+    private void Serve(FrameConnection connection, PeerHello hello)
+    {
+        if (hello.Purpose != ConnectionPurpose.Control)
+        {
+            _server!.Serve(connection, hello);
+            return;
+        }
+
+        byte[] buffer = new byte[FrameHeader.MaxPayloadBytes];
+        while (connection.Read(out var frame, buffer))
+        {
+            if (frame.Type != FrameType.Control || (ControlCode)buffer[0] != ControlCode.End)
+            {
+                throw connection.Refuse("A sub-host takes no control message but End.");
+            }
+
+            WorkerLog.Write($"the split is over: {Encoding.UTF8.GetString(buffer, 1, frame.PayloadBytes - 1)}");
+            _over.Set();
+            return;
+        }
+    }
+}

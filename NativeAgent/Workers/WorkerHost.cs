@@ -1,0 +1,71 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+using FCtrans.Agent.Rpc;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Workers;
+
+/// <summary>The main function of a worker process: its role, and its RPC socket beside it.</summary>
+internal static class WorkerHost
+{
+    /// <returns>0 when the work has ended, well or badly, and shall not be begun again.</returns>
+    public static int Run(WorkerDirectory directory)
+    {
+        directory.WriteProcessId(Markers.WorkerPid);
+        var spec = directory.ReadSpec();
+        if (spec is null)
+        {
+            directory.Mark(Markers.Refused, "The worker was started without a specification.");
+            return 0;
+        }
+
+        int restarts = directory.ReadNumber(Markers.Restarts);
+        WorkerLog.Write($"{WorkerDirectory.RoleName(spec.Role)} worker of split {spec.SplitId}, VM '{spec.VmName}', restarts {restarts}");
+        using var stop = new CancellationTokenSource();
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
+        {
+            context.Cancel = true;
+            stop.Cancel();
+        });
+
+        try
+        {
+            using IWorkerRole role = spec.Role switch
+            {
+                WorkerRole.Source => new SourceRole(spec, directory),
+                WorkerRole.Main => new MainRole(spec, directory),
+                WorkerRole.Sub => new SubRole(spec, directory),
+                _ => throw new InvalidOperationException("The specification names no role."),
+            };
+            using var server = WorkerServer.Start(directory.SocketPath, role);
+            role.Run(port => directory.Mark(Markers.Ready, port.ToString(CultureInfo.InvariantCulture)), stop.Token);
+            if (role.IsOver)
+            {
+                directory.WriteStatus(role.Snapshot());
+                directory.Mark(Markers.Ended);
+            }
+
+            server.Drain();
+            WorkerLog.Write("ended");
+            if (role.IsOver && spec.Role != WorkerRole.Source)
+            {
+                // Nothing stays behind on a host where a split is over. The source's directory is the record of its migration.
+                directory.Remove();
+            }
+
+            return 0;
+        }
+        catch (Exception e) when (!directory.Has(Markers.Ready))
+        {
+            // Nobody relies on it yet: whoever asked for the worker gets the reason instead of a worker.
+            WorkerLog.Write($"refused: {e}");
+            directory.Mark(Markers.Refused, e.Message);
+            return 0;
+        }
+        catch (Exception e)
+        {
+            WorkerLog.Write($"failed: {e}");
+            return 1;
+        }
+    }
+}
