@@ -1,0 +1,119 @@
+# The main job on real parts: a live Linux guest is split over lab hosts, works on, and never sees a wrong byte.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
+}
+
+Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
+    BeforeAll {
+        $mainMemory = 192MB
+        $setup = New-ConnectedLab source, main, sub1, sub2
+        $source, $main, $sub1, $sub2 = 'source', 'main', 'sub1', 'sub2' | ForEach-Object { $setup.Connection[$_] }
+        $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 2GB
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 768'
+        $null = Invoke-LabGuest -Guest $guest -Command 'free 384'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+        $ramPath = $guest.RamPath
+        $memory = Invoke-LabGuest -Guest $guest -Command 'meminfo'
+        $usedBytes = ($memory.MemTotal - $memory.MemFree) * 1024
+        $vm = Get-KvmVm -KvmHost $source -Name vm1
+        $unused = Get-VmUnusedMemory -VM $vm
+        $whatIf = Start-SplitMigration -VM $vm -MainHost $main -SubHost $sub1, $sub2 -MainMemory $mainMemory -WhatIf
+        $leftByWhatIf = Get-LeftOver $setup.Host.main
+        $result = $vm | Start-SplitMigration -MainHost $main -SubHost $sub1, $sub2 -MainMemory $mainMemory
+        Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+    }
+
+    AfterAll {
+        Remove-Lab
+    }
+
+    It 'finds what the guest does not use' {
+        $unused.Method | Should -Be 'buddy'
+        $unused.GuestKernel | Should -Match '^6\.'
+        # The guest works meanwhile: the two figures are of different moments.
+        [Math]::Abs([double] $unused.UsedBytes - $usedBytes) | Should -BeLessThan 64MB
+    }
+
+    It 'does nothing with -WhatIf' {
+        $whatIf | Should -BeNullOrEmpty
+        $leftByWhatIf | Should -BeNullOrEmpty
+    }
+
+    It 'completes, and tells what it did' {
+        $result.State | Should -Be 'Completed'
+        $result.DowntimeMilliseconds | Should -BeGreaterThan 0
+        $result.BytesSentToMainHost | Should -BeGreaterThan 1MB
+        $result.BytesSentToSubHosts | Should -HaveCount 2
+        foreach ($bytes in $result.BytesSentToSubHosts) { $bytes | Should -BeGreaterThan 1MB }
+    }
+
+    It 'sends no more than the guest really uses plus 10 %' {
+        $result.BytesSent | Should -BeLessThan ($usedBytes * 1.1)
+        $result.UnusedBytesSkipped | Should -BeGreaterThan 1GB
+    }
+
+    It 'leaves nothing of the VM at the source' {
+        Invoke-OnHost $setup.Host.source 'pgrep -c qemu-system || true' | Should -Be '0'
+        [IO.File]::Exists($setup.Host.source.PathOf($ramPath)) | Should -BeFalse
+        Get-KvmVm -KvmHost $source | Should -BeNullOrEmpty
+    }
+
+    It 'is found from the source and from the main host afterwards' {
+        (Get-SplitMigration -KvmHost $source).State | Should -Be 'Completed'
+        $moved = Get-KvmVm -KvmHost $main -Name vm1
+        $moved.State | Should -Be 'running'
+        $moved.CanSplit | Should -BeFalse
+    }
+
+    It 'goes on working with remote paging, without a wrong byte' {
+        $stat = Get-LabGuestStat -Guest $guest -FullPass -TimeoutSeconds 240
+        $stat.errors | Should -Be 0
+        $paging = Get-VmRemotePaging -KvmHost $main
+        $paging.State | Should -Be 'paging'
+        foreach ($count in $paging.PageInsBySubHost) { $count | Should -BeGreaterThan 0 }
+        foreach ($count in $paging.PageOutsBySubHost) { $count | Should -BeGreaterThan 0 }
+        $paging.PeakResidentBytes | Should -BeLessOrEqual ($mainMemory * 1.05)
+    }
+
+    It 'really holds no more memory on the main host than it says' {
+        $blocks = [long] (Invoke-OnHost $setup.Host.main 'du -s --block-size=1 /dev/shm | cut -f1')
+        $blocks | Should -BeLessOrEqual ($mainMemory * 1.05)
+    }
+
+    It 'goes on when the <Role> worker on <HostName> is killed' -ForEach @(
+        @{ Role = 'main'; HostName = 'main' }
+        @{ Role = 'sub'; HostName = 'sub1' }
+        @{ Role = 'main'; HostName = 'main' }
+    ) {
+        $before = Get-VmRemotePaging -KvmHost $main
+        $killed = Stop-Worker $setup.Host[$HostName] $Role
+        Wait-Until { (Invoke-OnHost $setup.Host[$HostName] "cat /run/fctrans/*/$Role/worker.pid") -ne $killed } 'a new worker has started'
+        $stat = Get-LabGuestStat -Guest $guest -FullPass -TimeoutSeconds 240
+        $stat.errors | Should -Be 0
+        $after = Get-VmRemotePaging -KvmHost $main
+        if ($Role -eq 'main') { $after.Restarts | Should -BeGreaterThan $before.Restarts }
+        $after.State | Should -Be 'paging'
+        $after.PageIns | Should -BeGreaterThan 0
+    }
+
+    It 'serves fresh memory without the network' {
+        $null = Invoke-LabGuest -Guest $guest -Command 'pause'
+        $before = Get-VmRemotePaging -KvmHost $main
+        (Invoke-LabGuest -Guest $guest -Command 'fresh 256').errors | Should -Be 0
+        $after = Get-VmRemotePaging -KvmHost $main
+        $after.UnusedFaults - $before.UnusedFaults | Should -BeGreaterThan 60000
+    }
+
+    It 'has verified every page with no error in the end' {
+        (Invoke-LabGuest -Guest $guest -Command 'verify' -TimeoutSeconds 240).errors | Should -Be 0
+        (Get-LabGuestStat -Guest $guest).errors | Should -Be 0
+    }
+
+    It 'leaves nothing on any host when the VM ends' {
+        Stop-LabGuest -Guest $guest
+        foreach ($labHost in $setup.Host.main, $setup.Host.sub1, $setup.Host.sub2) {
+            Wait-Until { -not (Get-LeftOver $labHost) } "nothing is left on $($labHost.Name)"
+        }
+    }
+}

@@ -1,0 +1,127 @@
+# What ends before the commitment leaves the VM at the source, unharmed; what was committed goes on. One guest for all: each
+# migration but the last is made to fail at a named point, and the oracle judges after each.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
+}
+
+Describe 'A migration that something happens to' -Tag 'Vm' {
+    BeforeAll {
+        $setup = New-ConnectedLab source, main, sub1, sub2
+        $source, $main, $sub1, $sub2 = 'source', 'main', 'sub1', 'sub2' | ForEach-Object { $setup.Connection[$_] }
+        $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 1GB
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 256'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+        $arguments = @{ MainHost = $main; SubHost = $sub1, $sub2; MainMemory = 160MB }
+
+        function Assert-RunsAtSource {
+            (Get-KvmVm -KvmHost $source -Name vm1).State | Should -Be 'running'
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+            Invoke-OnHost $setup.Host.source 'ls -l /proc/$(pgrep qemu-system)/fd | grep -c userfaultfd || true' | Should -Be '0'
+            foreach ($labHost in $setup.Host.main, $setup.Host.sub1, $setup.Host.sub2) {
+                Wait-Until { -not (Get-LeftOver $labHost) } "nothing is left on $($labHost.Name)"
+            }
+        }
+    }
+
+    AfterEach {
+        Clear-FailurePoint $setup.Host.source
+        Clear-FailurePoint $setup.Host.main
+    }
+
+    AfterAll {
+        Remove-Lab
+    }
+
+    It 'fails, with the VM at the source, when the source worker is killed at <Point>' -ForEach @(
+        @{ Point = 'source.pre-copy' }
+        @{ Point = 'source.round-sent' }
+        @{ Point = 'source.stopped' }
+        @{ Point = 'source.last-round' }
+        @{ Point = 'source.ready' }
+    ) {
+        Set-FailurePoint $setup.Host.source "$Point=kill"
+        { Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments } | Should -Throw -ErrorId 'MigrationFailed*'
+        [IO.File]::Exists($setup.Host.source.PathOf("/run/fctrans/$Point.reached")) | Should -BeTrue
+        Assert-RunsAtSource
+    }
+
+    It 'fails, with the VM at the source, when the main worker is killed at <Point>' -ForEach @(
+        @{ Point = 'main.table-complete' }
+        @{ Point = 'main.loaded' }
+    ) {
+        Set-FailurePoint $setup.Host.main "$Point=kill"
+        { Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments } | Should -Throw -ErrorId 'MigrationFailed*'
+        [IO.File]::Exists($setup.Host.main.PathOf("/run/fctrans/$Point.reached")) | Should -BeTrue
+        Assert-RunsAtSource
+    }
+
+    It 'is given up by Stop-SplitMigration while it copies' {
+        Set-FailurePoint $setup.Host.source 'source.round-sent=park'
+        $job = Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -AsJob
+        Wait-FailurePoint $setup.Host.source 'source.round-sent'
+        (Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'PreCopy') | Should -HaveCount 1
+        Resume-FailurePoint $setup.Host.source 'source.round-sent'
+        Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'PreCopy' | Stop-SplitMigration -Confirm:$false
+        $null = Wait-Job $job -Timeout 60
+        $job.State | Should -Be 'Failed'
+        Remove-Job $job -Force
+        Assert-RunsAtSource
+    }
+
+    It 'goes on when the PowerShell that started it is killed' {
+        Set-FailurePoint $setup.Host.source 'source.round-sent=park'
+        $lab = $setup.Lab
+        $script = "Import-Module '$root/out/FCtrans/FCtrans.psd1'; " +
+            "`$s, `$m, `$a, `$b = '$($setup.Host.source.Address)', '$($setup.Host.main.Address)', '$($setup.Host.sub1.Address)', '$($setup.Host.sub2.Address)' | " +
+            "ForEach-Object { Connect-KvmHost -HostName `$_ -KeyFile '$($lab.KeyPath)' -KnownHostsFile '$($lab.KnownHostsPath)' }; " +
+            "Get-KvmVm -KvmHost `$s -Name vm1 | Start-SplitMigration -MainHost `$m -SubHost `$a, `$b -MainMemory 160MB"
+        $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
+        foreach ($argument in '-NoProfile', '-NonInteractive', '-Command', $script) { $start.ArgumentList.Add($argument) }
+        $start.RedirectStandardOutput = $true
+        $powershell = [Diagnostics.Process]::Start($start)
+        try {
+            Wait-FailurePoint $setup.Host.source 'source.round-sent'
+        }
+        finally {
+            $powershell.Kill()
+            $powershell.WaitForExit()
+        }
+
+        Resume-FailurePoint $setup.Host.source 'source.round-sent'
+        Wait-Until { (Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'Completed') } 'the migration has completed'
+        Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+        (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+        (Get-KvmVm -KvmHost $main -Name vm1).State | Should -Be 'running'
+    }
+}
+
+Describe 'A migration whose worker is killed at the commitment' -Tag 'Vm' {
+    AfterAll {
+        Remove-Lab
+    }
+
+    It 'ends with the VM running on the main host: <Worker> at <Point>' -ForEach @(
+        @{ Worker = 'source'; Point = 'source.committed' }
+        @{ Worker = 'main'; Point = 'main.committed' }
+        @{ Worker = 'main'; Point = 'main.running' }
+    ) {
+        $setup = New-ConnectedLab source, main, sub1
+        try {
+            $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
+            $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
+            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+            Set-FailurePoint $setup.Host[$Worker] "$Point=kill"
+            $result = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
+                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB
+            $result.State | Should -Be 'Completed'
+            [IO.File]::Exists($setup.Host[$Worker].PathOf("/run/fctrans/$Point.reached")) | Should -BeTrue
+            Get-KvmVm -KvmHost $setup.Connection.source | Should -BeNullOrEmpty
+            Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+        }
+        finally {
+            Remove-Lab
+        }
+    }
+}
