@@ -1,4 +1,0 @@
-global using Xunit;
-
-// The tests start sshd and the agent: Linux only.
-[assembly: System.Runtime.Versioning.SupportedOSPlatform("linux")]
