@@ -66,8 +66,8 @@ internal static class HostCapabilities
 
         var missing = UffdFeatures.Paging & ~features;
         return missing == UffdFeatures.None
-            ? new HostCapability(Name, true, features.ToString(), "")
-            : new HostCapability(Name, false, $"The kernel lacks {missing}.", "Run Linux 5.19 or later for remote paging.");
+            ? new HostCapability(Name, true, features.Describe(), "")
+            : new HostCapability(Name, false, $"The kernel lacks {missing.Describe()}.", "Run Linux 5.19 or later for remote paging.");
     }
 
     private static HostCapability WpAsync(UffdFeatures features, KernelException? failure)
@@ -77,8 +77,8 @@ internal static class HostCapabilities
         return failure is not null
             ? new HostCapability(Name, false, "There is no userfaultfd.", failure.Remedy)
             : missing == UffdFeatures.None
-                ? new HostCapability(Name, true, UffdFeatures.Tracking.ToString(), "")
-                : new HostCapability(Name, false, $"The kernel lacks {missing}.", NewerKernel);
+                ? new HostCapability(Name, true, UffdFeatures.Tracking.Describe(), "")
+                : new HostCapability(Name, false, $"The kernel lacks {missing.Describe()}.", NewerKernel);
     }
 
     private static HostCapability PagemapScanning()

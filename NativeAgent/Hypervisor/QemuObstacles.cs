@@ -7,7 +7,11 @@ internal static class QemuObstacles
 
     /// <summary>Devices whose writes to guest memory, or whose parts of it, QEMU's own page tables do not show.</summary>
     private static readonly string[] s_foreignDevices =
-        ["vfio-", "vhost-user-", "vhost-vdpa", "ivshmem", "x-vfio-user", "x-pci-proxy-dev", "virtio-mem", "virtio-pmem", "nvdimm", "sgx-epc"];
+    [
+        "vfio-", "vhost-user-", "vhost-vdpa", "ivshmem", "x-vfio-user", "x-pci-proxy-dev", "virtio-mem", "virtio-pmem", "nvdimm", "sgx-epc",
+        // These pin guest pages and let hardware, or another part of the kernel, write to them later.
+        "vhost-scsi", "scsi-generic", "scsi-block",
+    ];
 
     /// <param name="qemuVersion">Empty if not known.</param>
     public static IReadOnlyList<VmObstacle> Find(QemuCommandLine line, string qemuVersion)
@@ -82,10 +86,15 @@ internal static class QemuObstacles
     {
         foreach (string value in line.All("device"))
         {
-            string driver = KeyValueList.Parse(value, "driver")["driver"] ?? "";
+            var device = KeyValueList.Parse(value, "driver");
+            string driver = device["driver"] ?? "";
             if (s_foreignDevices.Any(d => driver.StartsWith(d, StringComparison.Ordinal)))
             {
                 found.Add(Foreign(driver));
+            }
+            else if (driver.StartsWith("virtio-gpu", StringComparison.Ordinal) && device.IsOn("blob"))
+            {
+                found.Add(Foreign(driver + " with blob=on"));
             }
         }
 
@@ -105,7 +114,7 @@ internal static class QemuObstacles
     private static VmObstacle Foreign(string device) => new(
         VmObstacle.UnsupportedDevice,
         $"Its device {device} reaches guest memory from outside QEMU's own mapping.",
-        $"Remove the device, or use one that QEMU emulates.");
+        "Remove the device, or use one that QEMU emulates.");
 
     /// <summary>
     /// Direct I/O pins a guest page and lets the disk write to it later: a write that neither the harvest (the page was armed

@@ -227,7 +227,9 @@ internal sealed class TracedThread : IDisposable
                 return true;
             }
 
-            if (_process.HasExited)
+            // It stands within microseconds, or after a long time. To sleep, if briefly, and not to yield: who yields on a busy
+            // machine is away for whole time slices, in which the tracee stands still.
+            if (_process.WaitExitBriefly(turn < 1000 ? 10 : 1000))
             {
                 _stopped = false;
                 throw new InjectionException($"Process {_thread} has ended.", "");
@@ -236,16 +238,6 @@ internal sealed class TracedThread : IDisposable
             if (timeout != Timeout.InfiniteTimeSpan && Stopwatch.GetElapsedTime(began) > timeout)
             {
                 return false;
-            }
-
-            // It stands within microseconds, or after a long time.
-            if (turn < 5000)
-            {
-                Thread.Yield();
-            }
-            else
-            {
-                Thread.Sleep(1);
             }
         }
     }

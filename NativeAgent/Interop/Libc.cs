@@ -54,6 +54,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, EntryPoint = "poll", SetLastError = true)]
     internal static partial int Poll(PollDescriptor* descriptors, nuint count, int timeoutMilliseconds);
 
+    [LibraryImport(Name, EntryPoint = "ppoll", SetLastError = true)]
+    internal static partial int PPoll(PollDescriptor* descriptors, nuint count, TimeSpecification* timeout, void* signalMask);
+
     [LibraryImport(Name, EntryPoint = "eventfd", SetLastError = true)]
     internal static partial int EventFd(uint initial, int flags);
 
@@ -81,6 +84,14 @@ internal struct PollDescriptor
     public int Fd;
     public short Events;
     public short ReturnedEvents;
+}
+
+/// <summary><c>struct timespec</c>.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct TimeSpecification
+{
+    public long Seconds;
+    public long Nanoseconds;
 }
 
 /// <summary><c>struct stat</c> on x86-64, the fields that FCtrans reads.</summary>

@@ -81,5 +81,13 @@ internal sealed unsafe class PidFd : IDisposable
         }
     }
 
+    /// <summary>As <see cref="WaitExit"/>, for a time much shorter than a millisecond: under a second.</summary>
+    public bool WaitExitBriefly(int microseconds)
+    {
+        var descriptor = new PollDescriptor { Fd = _fd, Events = PollDescriptor.In };
+        var timeout = new TimeSpecification { Nanoseconds = microseconds * 1000L };
+        return Libc.PPoll(&descriptor, 1, &timeout, null) > 0;
+    }
+
     public void Dispose() => _handle.Dispose();
 }

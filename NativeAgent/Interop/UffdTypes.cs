@@ -66,6 +66,16 @@ internal enum UffdFeatures : ulong
     Paging = MissingShmem | WpHugetlbfsShmem | PagefaultFlagWp | ThreadId,
 }
 
+internal static class UffdFeaturesExtensions
+{
+    /// <summary>Each feature by its name: for messages.</summary>
+    public static string Describe(this UffdFeatures features)
+        => string.Join(", ", Enum.GetValues<UffdFeatures>()
+            .Where(f => System.Numerics.BitOperations.IsPow2((ulong)f) && features.HasFlag(f))
+            .Select(f => f.ToString())
+            .DefaultIfEmpty($"0x{(ulong)features:x}"));
+}
+
 /// <summary><c>UFFDIO_REGISTER_MODE_*</c></summary>
 [Flags]
 internal enum UffdRegisterMode : ulong

@@ -82,7 +82,7 @@ internal sealed unsafe class Userfaultfd : IDisposable
         if (missing != UffdFeatures.None)
         {
             throw new KernelException(
-                $"use userfaultfd's {missing}", errno, "Run a newer kernel: Linux 6.7 or later has all that FCtrans uses.");
+                $"use userfaultfd's {missing.Describe()}", errno, "Run a newer kernel: Linux 6.7 or later has all that FCtrans uses.");
         }
 
         throw new KernelException("agree with the kernel on the userfaultfd interface", errno);

@@ -127,6 +127,7 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
         });
         AssertStruct<FileSystemStatus>("struct statfs", new() { ["Kind"] = "f_type", ["BlockBytes"] = "f_bsize", ["FreeBlocks"] = "f_bavail" });
         AssertStruct<PollDescriptor>("struct pollfd", new() { ["Fd"] = "fd", ["Events"] = "events", ["ReturnedEvents"] = "revents" });
+        AssertStruct<TimeSpecification>("struct timespec", new() { ["Nanoseconds"] = "tv_nsec" });
         headers.AssertSame("POLLIN", PollDescriptor.In);
         headers.AssertSame("POLLERR", PollDescriptor.Error);
         headers.AssertSame("POLLHUP", PollDescriptor.HangUp);

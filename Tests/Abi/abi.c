@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef UFFD_FEATURE_WP_UNPOPULATED
@@ -131,6 +132,7 @@ int main(void)
     OFFSET(struct stat, st_uid); OFFSET(struct stat, st_size); OFFSET(struct stat, st_blksize); OFFSET(struct stat, st_blocks);
     SIZE(struct statfs); OFFSET(struct statfs, f_type); OFFSET(struct statfs, f_bsize); OFFSET(struct statfs, f_bavail);
     SIZE(struct pollfd); OFFSET(struct pollfd, fd); OFFSET(struct pollfd, events); OFFSET(struct pollfd, revents);
+    SIZE(struct timespec); OFFSET(struct timespec, tv_nsec);
     VALUE(POLLIN); VALUE(POLLERR); VALUE(POLLHUP);
     SIZE(struct user_regs_struct);
 #define REGISTER(r) OFFSET(struct user_regs_struct, r)

@@ -109,6 +109,8 @@ public sealed class QemuCommandLineTests
     [InlineData("-device ivshmem-plain,memdev=x", VmObstacle.UnsupportedDevice)]
     [InlineData("-netdev vhost-user,id=n,chardev=c", VmObstacle.UnsupportedDevice)]
     [InlineData("-netdev {\"type\":\"vhost-vdpa\",\"id\":\"n\"}", VmObstacle.UnsupportedDevice)]
+    [InlineData("-device scsi-block,drive=d", VmObstacle.UnsupportedDevice)]
+    [InlineData("-device virtio-gpu-pci,blob=true", VmObstacle.UnsupportedDevice)]
     [InlineData("-drive file=/d,cache=none", VmObstacle.DirectIo)]
     [InlineData("-drive file=/d,cache.direct=on", VmObstacle.DirectIo)]
     [InlineData("-blockdev {\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"/d\",\"cache\":{\"direct\":true}}}", VmObstacle.DirectIo)]
