@@ -6,10 +6,9 @@ namespace FCtrans.Commands;
 /// <summary>Failures as PowerShell's error records.</summary>
 internal static class Errors
 {
-    public static ErrorRecord Record(FCtransException e, object? target) => new(e, e.ErrorId, Category(e.Kind), target ?? e.Target)
-    {
-        ErrorDetails = new ErrorDetails(e.Message) { RecommendedAction = e.Remedy },
-    };
+    /// <summary>The message has the remedy in it, so that every view shows it.</summary>
+    public static ErrorRecord Record(FCtransException e, object? target) =>
+        new(e, e.ErrorId, Category(e.Kind), target ?? e.Target);
 
     private static ErrorCategory Category(FailureKind kind) => kind switch
     {

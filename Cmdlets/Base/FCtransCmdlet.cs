@@ -117,7 +117,7 @@ public abstract class FCtransCmdlet : PSCmdlet, IDisposable
         KvmHost[] all = HostRegistry.All;
         if (all.Length == 0)
         {
-            WriteVerbose("No host is connected: use Connect-KvmHost first.");
+            WriteError(Errors.Record(Failure.NoHostConnected(), null));
         }
 
         return all;

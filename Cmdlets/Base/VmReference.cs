@@ -31,7 +31,7 @@ public sealed class VmReference
             return _vm.KvmHost.IsDisconnected ? throw Failure.HostNotConnected(_vm.KvmHost.Name) : _vm;
         }
 
-        KvmHost[] hosts = HostRegistry.All;
+        KvmHost[] hosts = HostRegistry.All is { Length: > 0 } connected ? connected : throw Failure.NoHostConnected();
         IReadOnlyList<VmInfo>[] vms = await Task.WhenAll(hosts.Select(h => h.Connection.ListVmsAsync(cancellation)))
             .ConfigureAwait(false);
         KvmVm[] found = [.. hosts.Zip(vms).SelectMany(p => p.Second.Where(v => v.Name == _name).Select(v => new KvmVm(p.First, v)))];

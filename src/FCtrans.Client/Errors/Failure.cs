@@ -55,6 +55,9 @@ public static class Failure
         FailureKind.NotFound, $"There is no connection to a host '{name}'.",
         $"Use Connect-KvmHost -HostName '{name}' first; Get-KvmHost lists the connections.", name);
 
+    public static FCtransException NoHostConnected() => New(
+        FailureKind.NotFound, "No host is connected.", "Use Connect-KvmHost first.", null);
+
     // The agent
 
     public static FCtransException AgentPackageMissing(string path) => New(

@@ -72,21 +72,21 @@ internal sealed class SplitMigrationWatch : IDisposable
                 pause = s_firstPause;
             }
 
+            string? gone = null;
             try
             {
                 WorkerSummary? summary = await FindSourceAsync().ConfigureAwait(false);
                 quietSince = Environment.TickCount64;
+                if (HasEnded(summary?.Status?.Migration))
+                {
+                    return summary!.Status.Migration;
+                }
+
                 if (summary is null)
                 {
-                    return await WithoutSourceAsync("its worker is gone").ConfigureAwait(false);
+                    gone = "its worker is gone";
                 }
-
-                if (HasEnded(summary.Status?.Migration))
-                {
-                    return summary.Status!.Migration;
-                }
-
-                if (summary.Running)
+                else if (summary.Running)
                 {
                     deadSince = -1;
                 }
@@ -96,12 +96,17 @@ internal sealed class SplitMigrationWatch : IDisposable
                 }
                 else if (Environment.TickCount64 - deadSince > s_restartLimit.TotalMilliseconds)
                 {
-                    return await WithoutSourceAsync("its worker died").ConfigureAwait(false);
+                    gone = "its worker died";
                 }
             }
             catch (FCtransException) when (Environment.TickCount64 - quietSince < s_patience.TotalMilliseconds)
             {
                 // Not reachable now: the next turn tries again.
+            }
+
+            if (gone is not null)
+            {
+                return await WithoutSourceAsync(gone).ConfigureAwait(false);
             }
 
             await Task.Delay(pause, CancellationToken.None).ConfigureAwait(false);

@@ -36,6 +36,7 @@ internal sealed class SshCommandStream : Stream
     private readonly Thread _errorReader;
     private ReadOnlyMemory<byte> _current;
     private long _bytesRead;
+    private volatile bool _wroteAnything;
     private int _inputEnded;
     private int _disposed;
 
@@ -155,8 +156,17 @@ internal sealed class SshCommandStream : Stream
         await _writing.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            // A write that has begun is not cancelled half-way: the bytes after it would make no sense.
-            await Task.Run(() => WriteAll(buffer), CancellationToken.None).ConfigureAwait(false);
+            // A write that has begun is not cancelled half-way: the bytes after it would make no sense. But SSH.NET waits for
+            // the window of a channel that has closed until its timeout; that the command ended is known before. Such a
+            // write is left behind: it holds a copy of its chunk and ends before it reads the caller's buffer again.
+            Task write = Task.Run(() => WriteAll(buffer), CancellationToken.None);
+            if (await Task.WhenAny(write, _execution).ConfigureAwait(false) != write && !write.IsCompleted)
+            {
+                _ = write.ContinueWith(static t => t.Exception, TaskScheduler.Default);
+                throw new IOException("The remote command has ended.");
+            }
+
+            await write.ConfigureAwait(false);
         }
         finally
         {
@@ -189,7 +199,12 @@ internal sealed class SshCommandStream : Stream
             // Closing the channel waits for the other side; the caller, often HTTP/2's own loop, shall not.
             _ = Task.Run(async () =>
             {
-                await WaitForExitAsync(s_endLimit).ConfigureAwait(false);
+                // SSH.NET tells the end of an input only when there was any; without it the command has nothing to end for.
+                if (_wroteAnything)
+                {
+                    await WaitForExitAsync(s_endLimit).ConfigureAwait(false);
+                }
+
                 try
                 {
                     _command.Dispose();
@@ -219,6 +234,7 @@ internal sealed class SshCommandStream : Stream
 
             int count = Math.Min(buffer.Length, chunk.Length);
             buffer[..count].CopyTo(chunk);
+            _wroteAnything = true;
             try
             {
                 _input.Write(chunk, 0, count);
