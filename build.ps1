@@ -273,7 +273,7 @@ function Get-PowerShellPath {
 <# The test projects; those that need least come first, so that a plain mistake shows early. #>
 function Get-TestProject {
     $projects = @(Get-SourceFile | Where-Object { $_.EndsWith('.Tests.csproj') })
-    $order = 'Unit', 'Client', 'Abi', 'Kernel', 'Vm'
+    $order = 'Unit', 'Client.Unit', 'Abi', 'Kernel', 'Vm'
     $keys = [string[]] @($projects | ForEach-Object {
             $place = [Array]::IndexOf($order, [IO.Path]::GetFileName([IO.Path]::GetDirectoryName($_)))
             '{0:D2} {1}' -f ($place -lt 0 ? $order.Count - 2 : $place), $_
