@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using System.Net;
 using System.Reflection;
 using FCtrans.Client;
 
@@ -61,8 +62,8 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
 
     /// <summary>Where other hosts send guest memory for this one, if not to the address of the SSH connection; for one host only.</summary>
     [Parameter]
-    [ValidateNotNullOrEmpty]
-    public string? DataAddress { get; set; }
+    [ValidateNotNull]
+    public IPAddress? DataAddress { get; set; }
 
     /// <inheritdoc/>
     protected override void ProcessRecord() => _names.AddRange(HostName);
@@ -149,7 +150,7 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
         KnownHostsFile = FilePath(KnownHostsFile) ?? Client.KnownHostsFile.DefaultPath,
         AcceptUnknownHostKey = AcceptHostKey,
         AcceptedFingerprint = HostKeyFingerprint,
-        DataAddress = DataAddress,
+        DataAddress = DataAddress?.ToString(),
     };
 
     /// <summary>As PowerShell understands paths: relative to its own location, with ~.</summary>

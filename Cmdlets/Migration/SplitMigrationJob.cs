@@ -72,7 +72,7 @@ public sealed class SplitMigrationJob : Job
         catch (FCtransException e)
         {
             Error.Add(Errors.Record(e, _task.Plan.Vm.Name));
-            state = e.ErrorId == nameof(Failure.MigrationAborted) ? JobState.Stopped : JobState.Failed;
+            state = e.ErrorId == nameof(Failure.MigrationAborted) && _stop.IsCancellationRequested ? JobState.Stopped : JobState.Failed;
         }
         catch (Exception e)
         {

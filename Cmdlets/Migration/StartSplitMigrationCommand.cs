@@ -64,7 +64,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        ForItem(VM.ToString(), () =>
+        try
         {
             CheckTimes();
             KvmHost main = MainHost.Resolve();
@@ -98,7 +98,12 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
             }
 
             WriteObject(Await((post, stop) => task.RunAsync(record => post(() => WriteProgress(record)), stop)));
-        });
+        }
+        catch (FCtransException e)
+        {
+            // Terminating: a script must not go on as if the VM had been moved.
+            ThrowTerminatingError(Errors.Record(e, VM.ToString()));
+        }
     }
 
     private void CheckTimes()

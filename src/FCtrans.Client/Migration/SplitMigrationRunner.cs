@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using FCtrans.Contracts;
+using Grpc.Core;
 
 namespace FCtrans.Client;
 
@@ -57,7 +58,7 @@ public sealed class SplitMigrationRunner
             catch (FCtransException e) when (e.Kind is not (FailureKind.Connection or FailureKind.Timeout))
             {
                 maybeStarted = false;
-                throw Failure.MigrationNotStarted(vm, request.Source.Name, e.Message, e);
+                throw NotStarted(request.Source, e);
             }
             catch (FCtransException)
             {
@@ -182,7 +183,7 @@ public sealed class SplitMigrationRunner
         }
         catch (FCtransException e)
         {
-            throw Failure.MigrationNotStarted(_plan.Vm.Name, host.Name, e.Message, e);
+            throw NotStarted(host, e);
         }
     }
 
@@ -194,9 +195,15 @@ public sealed class SplitMigrationRunner
         }
         catch (FCtransException e)
         {
-            throw Failure.MigrationNotStarted(_plan.Vm.Name, host.Name, e.Message, e);
+            throw NotStarted(host, e);
         }
     }
+
+    /// <summary>The agent's own words where it said any: that it was the host that answered is said already.</summary>
+    private FCtransException NotStarted(KvmHostConnection host, FCtransException e) => Failure.MigrationNotStarted(
+        _plan.Vm.Name, host.Name,
+        e is { ErrorId: nameof(Failure.AgentRefused), InnerException: RpcException { Status.Detail.Length: > 0 } rpc }
+            ? rpc.Status.Detail : e.Message, e);
 
     /// <summary>
     /// Takes back what was made, the last first. Returns what could not be, for the user to read; empty when nothing is left.

@@ -30,7 +30,7 @@ public sealed record KvmHostSettings
     /// <summary>Accept and remember exactly this key (<c>SHA256:…</c>), even in place of another.</summary>
     public string? AcceptedFingerprint { get; init; }
 
-    /// <summary>Where other hosts send this host guest memory; null: the address it has on the SSH connection.</summary>
+    /// <summary>The IP address that other hosts send guest memory to; null: the address it has on the SSH connection.</summary>
     public string? DataAddress { get; init; }
 
     /// <summary>How long to wait for the connection, and for a short answer.</summary>
