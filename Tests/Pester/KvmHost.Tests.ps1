@@ -1,0 +1,183 @@
+# Connecting: whom we trust, whom the host trusts, what is brought there, and what is said when it does not work.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
+    $lab = New-Lab
+    $one = New-LabHost -Name one -ShmSize 256MB
+    $two = New-LabHost -Name two -ShmSize 256MB
+    $ours = @{ KeyFile = $lab.KeyPath; KnownHostsFile = $lab.KnownHostsPath }
+
+    function New-Credential([string] $Password, [string] $User = 'root') {
+        $secure = [Security.SecureString]::new()
+        foreach ($character in $Password.ToCharArray()) { $secure.AppendChar($character) }
+        [pscredential]::new($User, $secure)
+    }
+
+    function Get-Fingerprint($LabHost) {
+        $key = [Convert]::FromBase64String($LabHost.HostKey.Split(' ')[1])
+        'SHA256:' + [Convert]::ToBase64String([Security.Cryptography.SHA256]::HashData($key)).TrimEnd('=')
+    }
+}
+
+AfterAll {
+    Disconnect-KvmHost *
+    Remove-Lab
+}
+
+Describe 'Connect-KvmHost' {
+    AfterEach {
+        Disconnect-KvmHost *
+    }
+
+    It 'gives the host with its figures' {
+        $kvmHost = Connect-KvmHost $one.Address @ours
+        $kvmHost | Should -BeOfType ([object])
+        $kvmHost.PSObject.TypeNames[0] | Should -Be 'FCtrans.KvmHost'
+        $kvmHost.Name | Should -Be $one.Address
+        $kvmHost.IsConnected | Should -BeTrue
+        $kvmHost.DataAddress | Should -Be $one.Address
+        $kvmHost.HostKeyFingerprint | Should -Be (Get-Fingerprint $one)
+        $kvmHost.MemoryTotalBytes | Should -BeGreaterThan 1GB
+        $kvmHost.RamDirectoryFreeBytes | Should -BeLessOrEqual 256MB
+        @($kvmHost.Capabilities | Where-Object Name -EQ 'userfaultfd') | Should -HaveCount 1
+    }
+
+    It 'connects several hosts, from the pipeline, and names one that is not there' {
+        $failures = $null
+        $hosts = $one.Address, '198.18.0.250', $two.Address |
+            Connect-KvmHost @ours -ErrorVariable failures -ErrorAction SilentlyContinue
+        @($hosts).Name -join ' ' | Should -Be "$($one.Address) $($two.Address)"
+        $failures | Should -HaveCount 1
+        $failures[0].FullyQualifiedErrorId | Should -BeLike 'HostUnreachable,*'
+        $failures[0].TargetObject | Should -Be '198.18.0.250'
+        "$($failures[0].CategoryInfo.Category)" | Should -Be 'ConnectionError'
+    }
+
+    It 'puts the agent there once, and again when somebody changed it' {
+        $path = (Connect-KvmHost $one.Address @ours).AgentPath
+        $file = $one.PathOf($path)
+        $path | Should -Match '^/var/lib/fctrans/agent/\d+\.\d+\.\d+-[0-9a-f]{12}/fctrans-agent$'
+        $written = [IO.File]::GetLastWriteTimeUtc($file)
+        $null = Connect-KvmHost $one.Address @ours
+        [IO.File]::GetLastWriteTimeUtc($file) | Should -Be $written
+        $null = Invoke-OnHost $one "mv '$path' '$path.old'; (cat '$path.old'; echo x) >'$path'; rm '$path.old'; chmod 755 '$path'"
+        $null = Connect-KvmHost $one.Address @ours
+        $staged = [IO.File]::ReadAllBytes([IO.Path]::Combine($root, 'out', 'FCtrans', 'agent', 'linux-x64', 'fctrans-agent'))
+        [Convert]::ToHexString([Security.Cryptography.SHA256]::HashData([IO.File]::ReadAllBytes($file))) |
+            Should -Be ([Convert]::ToHexString([Security.Cryptography.SHA256]::HashData($staged)))
+    }
+
+    It 'does nothing with -WhatIf' {
+        Connect-KvmHost $one.Address @ours -WhatIf | Should -BeNullOrEmpty
+        Get-KvmHost | Should -BeNullOrEmpty
+    }
+
+    It 'takes a password' {
+        (Connect-KvmHost $one.Address -Credential (New-Credential $lab.Password) -KnownHostsFile $lab.KnownHostsPath).UserName |
+            Should -Be 'root'
+    }
+
+    It 'says that a password is wrong' {
+        { Connect-KvmHost $one.Address -Credential (New-Credential 'wrong') -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
+            Should -Throw -ErrorId 'AuthenticationFailed,*' -ExpectedMessage '*-Credential*'
+    }
+
+    It 'says that a key is none, or is not there' {
+        { Connect-KvmHost $one.Address -KeyFile $lab.KnownHostsPath -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
+            Should -Throw -ErrorId 'KeyFileUnusable,*'
+        { Connect-KvmHost $one.Address -KeyFile /nowhere -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
+            Should -Throw -ErrorId 'KeyFileUnusable,*'
+    }
+
+    It 'refuses an unknown host with its fingerprint, unless told to accept it, and remembers it then' {
+        $known = [IO.Path]::Combine([IO.Path]::GetTempPath(), "known-$([guid]::NewGuid().ToString('N'))")
+        try {
+            $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -ErrorAction Stop } |
+                Should -Throw -ErrorId 'HostKeyUnknown,*' -ExpectedMessage '*-AcceptHostKey*' -PassThru
+            $failure.Exception.Message | Should -BeLike "*$([WildcardPattern]::Escape((Get-Fingerprint $one)))*"
+            [IO.File]::Exists($known) | Should -BeFalse
+            $null = Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -AcceptHostKey
+            $null = Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known
+            [IO.File]::ReadAllText($known).Trim() | Should -Be "$($one.Address) $($one.HostKey)"
+        }
+        finally {
+            [IO.File]::Delete($known)
+        }
+    }
+
+    It 'refuses a changed host key, unless its very fingerprint is given' {
+        $known = [IO.Path]::Combine([IO.Path]::GetTempPath(), "known-$([guid]::NewGuid().ToString('N'))")
+        try {
+            [IO.File]::WriteAllText($known, "$($one.Address) $($two.HostKey)`n")
+            { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -AcceptHostKey -ErrorAction Stop } |
+                Should -Throw -ErrorId 'HostKeyChanged,*'
+            { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -HostKeyFingerprint (Get-Fingerprint $two) -ErrorAction Stop } |
+                Should -Throw -ErrorId 'HostKeyChanged,*'
+            (Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -HostKeyFingerprint (Get-Fingerprint $one)).IsConnected |
+                Should -BeTrue
+            [IO.File]::ReadAllText($known).Trim() | Should -Be "$($one.Address) $($one.HostKey)"
+        }
+        finally {
+            [IO.File]::Delete($known)
+        }
+    }
+
+    It 'takes a name and a data address for one host only' {
+        { Connect-KvmHost $one.Address, $two.Address @ours -Name both } | Should -Throw -ErrorId 'OneHostOnly,*'
+        $kvmHost = Connect-KvmHost $one.Address @ours -Name first -DataAddress 198.18.7.7
+        "$($kvmHost.Name) $($kvmHost.DataAddress)" | Should -Be 'first 198.18.7.7'
+    }
+}
+
+Describe 'Get-KvmHost and Disconnect-KvmHost' {
+    BeforeAll {
+        $first = Connect-KvmHost $one.Address @ours -Name first
+        $second = Connect-KvmHost $two.Address @ours -Name second
+    }
+
+    It 'finds connected hosts by name and wildcard' {
+        @(Get-KvmHost).Name -join ' ' | Should -Be 'first second'
+        (Get-KvmHost f*).Name | Should -Be 'first'
+        Get-KvmHost x* | Should -BeNullOrEmpty
+        { Get-KvmHost third -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
+    }
+
+    It 'asks for figures of now' {
+        $before = (Get-KvmHost first).RamDirectoryFreeBytes
+        $null = Invoke-OnHost $one 'head -c 32M /dev/zero >/dev/shm/ballast'
+        (Get-KvmHost first).RamDirectoryFreeBytes | Should -BeLessOrEqual ($before - 32MB)
+        $null = Invoke-OnHost $one 'rm /dev/shm/ballast'
+    }
+
+    It 'completes the names of connected hosts' {
+        $line = 'Get-KvmHost fi'
+        $completed = [Management.Automation.CommandCompletion]::CompleteInput($line, $line.Length, $null)
+        $completed.CompletionMatches.CompletionText | Should -Be 'first'
+    }
+
+    It 'goes on when the connection was cut and has come back' {
+        $null = Invoke-OnHost $two 'for p in $(pgrep sshd); do tr "\0" " " </proc/$p/cmdline | grep -q "^sshd: root" && kill -9 $p; done; true'
+        # The first call may still meet the dying connection; the next one opens another.
+        Wait-Until { (Get-KvmHost second -ErrorAction SilentlyContinue).IsConnected } 'the host answers again'
+    }
+
+    It 'disconnects by object, and what was disconnected can not be used' {
+        $gone = Get-KvmHost second
+        $gone | Disconnect-KvmHost -WhatIf
+        $gone.IsConnected | Should -BeTrue
+        $gone | Disconnect-KvmHost
+        $gone.IsConnected | Should -BeFalse
+        (Get-KvmHost).Name | Should -Be 'first'
+        { Get-KvmVm -KvmHost $gone -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
+        { Disconnect-KvmHost second -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
+    }
+
+    It 'says so when no host is connected' {
+        Disconnect-KvmHost *
+        Get-KvmHost | Should -BeNullOrEmpty
+        { Get-KvmVm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
+        { Get-VmUnusedMemory vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
+        { Get-SplitMigration -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
+        { Stop-SplitMigration vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
+    }
+}
