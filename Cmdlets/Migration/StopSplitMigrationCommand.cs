@@ -78,7 +78,7 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
     private async Task<SplitMigration> FindAsync(string? id, CancellationToken stop)
     {
         KvmHost[] hosts = HostRegistry.All is { Length: > 0 } connected ? connected : throw Failure.NoHostConnected();
-        IReadOnlyList<WorkerSummary>[] workers = await Task.WhenAll(hosts.Select(h => h.Connection.ListWorkersAsync(stop)))
+        IReadOnlyList<WorkerSummary>[] workers = await Task.WhenAll(hosts.Select(h => h.Connection.ListWorkersWithFiguresAsync(stop)))
             .ConfigureAwait(false);
         SplitMigration[] all = SplitMigrationCatalog.From(hosts.Zip(workers).SelectMany(p => p.Second.Select(w => (p.First, w))));
 

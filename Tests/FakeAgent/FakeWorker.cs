@@ -10,7 +10,8 @@ internal sealed class FakeWorker(FakeState state) : Worker.WorkerBase
     public override Task<WorkerStatus> GetStatus(GetStatusRequest request, ServerCallContext context)
     {
         state.Called("GetStatus");
-        return Task.FromResult(state.Read<WorkerStatus>("status-Source.json"));
+        string role = state.Arguments[^1];
+        return Task.FromResult(state.Read<WorkerStatus>($"status-{char.ToUpperInvariant(role[0])}{role[1..]}.json"));
     }
 
     public override async Task Watch(WatchRequest request, IServerStreamWriter<WorkerStatus> stream, ServerCallContext context)

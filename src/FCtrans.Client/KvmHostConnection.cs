@@ -106,6 +106,30 @@ public sealed class KvmHostConnection : IDisposable
         "the host's workers", o => _agent.ListWorkersAsync(new ListWorkersRequest(), o), cancellation)
         .ConfigureAwait(false)).Workers;
 
+    /// <summary>
+    /// All workers on the host, with the figures of now of those that run: the list itself has what a worker said at its end.
+    /// One that does not answer keeps what the list says.
+    /// </summary>
+    public async Task<IReadOnlyList<WorkerSummary>> ListWorkersWithFiguresAsync(CancellationToken cancellation)
+    {
+        IReadOnlyList<WorkerSummary> workers = await ListWorkersAsync(cancellation).ConfigureAwait(false);
+        await Task.WhenAll(workers.Where(w => w.Running && w.Spec is not null).Select(FillInAsync)).ConfigureAwait(false);
+        return workers;
+
+        async Task FillInAsync(WorkerSummary summary)
+        {
+            try
+            {
+                using WorkerConnection worker = ConnectWorker(summary.Spec.SplitId, summary.Spec.Role, summary.Spec.VmName);
+                summary.Status = await worker.GetStatusAsync(cancellation).ConfigureAwait(false);
+            }
+            catch (FCtransException)
+            {
+                // It ended just now, or is being started again.
+            }
+        }
+    }
+
     /// <summary>Ends a worker and removes what it kept. Refused while a VM depends on it, unless forced.</summary>
     public Task RemoveWorkerAsync(string splitId, WorkerRole role, bool force, CancellationToken cancellation) =>
         _channel.CallAsync(

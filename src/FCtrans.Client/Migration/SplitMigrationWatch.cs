@@ -183,7 +183,7 @@ internal sealed class SplitMigrationWatch : IDisposable
         WorkerSummary? main;
         try
         {
-            main = (await _plan.Request.MainHost.ListWorkersAsync(CancellationToken.None).ConfigureAwait(false))
+            main = (await _plan.Request.MainHost.ListWorkersWithFiguresAsync(CancellationToken.None).ConfigureAwait(false))
                 .FirstOrDefault(w => w.Spec.SplitId == _splitId && w.Spec.Role == WorkerRole.Main);
         }
         catch (FCtransException e)
