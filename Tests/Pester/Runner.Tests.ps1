@@ -119,6 +119,7 @@ Describe 'Should' {
         0 | Should -BeFalse
         { $false | Should -BeTrue } | Should -Throw
         { $true | Should -BeFalse } | Should -Throw
+        { @($true, $false) | Should -BeTrue } | Should -Throw
     }
     It '-BeNullOrEmpty' {
         $null | Should -BeNullOrEmpty
@@ -173,6 +174,16 @@ Describe 'Should' {
         { $action | Should -Not -Throw } | Should -Throw
         { 1 } | Should -Not -Throw
         ($action | Should -Throw -PassThru).Exception.Message | Should -Be 'it broke'
+    }
+    It '-Throw passes over errors that do not end a command' {
+        function Write-Failure {
+            [CmdletBinding()]
+            param()
+            $PSCmdlet.WriteError([Management.Automation.ErrorRecord]::new([Exception]::new('failed'), 'Failed', 'NotSpecified', $null))
+        }
+
+        { Write-Failure -ErrorAction SilentlyContinue } | Should -Not -Throw
+        { Write-Failure -ErrorAction Stop } | Should -Throw -ErrorId 'Failed*'
     }
     It '-Because is told' {
         { 1 | Should -Be 2 -Because 'of arithmetic' } | Should -Throw -ExpectedMessage '*because of arithmetic*'

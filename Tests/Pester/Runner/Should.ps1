@@ -44,8 +44,8 @@ function Test-NullOrEmpty([object[]] $List) {
 $operators = @{
     Be                   = @{ Whole = $true; Words = ''; Test = { param($a, $e) Test-Equal $a $e $false } }
     BeExactly            = @{ Whole = $true; Words = ' exactly'; Test = { param($a, $e) Test-Equal $a $e $true } }
-    BeTrue               = @{ Whole = $true; Words = ' a true value'; Unary = $true; Test = { param($a) [bool] $a } }
-    BeFalse              = @{ Whole = $true; Words = ' a false value'; Unary = $true; Test = { param($a) -not $a } }
+    BeTrue               = @{ Words = ' a true value'; Unary = $true; Test = { param($a) [bool] $a } }
+    BeFalse              = @{ Words = ' a false value'; Unary = $true; Test = { param($a) -not $a } }
     BeNullOrEmpty        = @{ Whole = $true; Words = ' $null or empty'; Unary = $true; Test = { param($a) Test-NullOrEmpty $a } }
     BeGreaterThan        = @{ Words = ' a value greater than'; Test = { param($a, $e) $a -gt $e } }
     BeGreaterOrEqual     = @{ Words = ' a value greater than or equal to'; Test = { param($a, $e) $a -ge $e } }
