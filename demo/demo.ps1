@@ -145,6 +145,6 @@ Show-Runs $runs
 [void] [IO.Directory]::CreateDirectory([IO.Path]::GetDirectoryName($Output))
 $options = [System.Text.Json.JsonSerializerOptions]::new()
 $options.WriteIndented = $true
-[IO.File]::WriteAllText($Output, [System.Text.Json.JsonSerializer]::Serialize([object] ([ordered] @{ runs = $runs }), [object].GetType(), $options) + "`n")
+[IO.File]::WriteAllText($Output, [System.Text.Json.JsonSerializer]::Serialize([object] ([ordered] @{ runs = $runs }), [object], $options) + "`n")
 Say ''
 Say "The figures are in $Output"
