@@ -20,9 +20,10 @@ internal sealed unsafe class BulkSender : IDisposable
     private readonly BlockingCollection<Work> _queue = new(QueueLength);
     private readonly GuestRam _ram;
     private readonly FrameConnection _connection;
-    private readonly bool _findZeros;
+    private readonly bool _reduce;
     private readonly RateLimiter? _limiter;
     private readonly byte[] _buffer = GC.AllocateArray<byte>(PagesPerFrame * PageIndex.PageSize, pinned: true);
+    private readonly byte[] _compressed = new byte[PageCompression.BufferBytes];
     private readonly ManualResetEventSlim _barrierDone = new(initialState: true);
     private readonly Thread _thread;
     private volatile Exception? _failure;
@@ -34,14 +35,14 @@ internal sealed unsafe class BulkSender : IDisposable
     /// <param name="name">Of the host, for the thread and for messages.</param>
     /// <param name="ram">The guest's RAM; not owned.</param>
     /// <param name="connection">A bulk connection; owned.</param>
-    /// <param name="findZeros">Send pages of zeros as ranges. Off for the baseline that sends everything.</param>
+    /// <param name="reduce">Send pages of zeros as ranges, and others compressed where that pays. Off for the baseline that sends everything.</param>
     /// <param name="limiter">Shared by all senders; null for none.</param>
-    public BulkSender(string name, GuestRam ram, FrameConnection connection, bool findZeros, RateLimiter? limiter)
+    public BulkSender(string name, GuestRam ram, FrameConnection connection, bool reduce, RateLimiter? limiter)
     {
         Name = name;
         _ram = ram;
         _connection = connection;
-        _findZeros = findZeros;
+        _reduce = reduce;
         _limiter = limiter;
         _thread = new Thread(Run) { IsBackground = true, Name = $"send {name}" };
         _thread.Start();
@@ -191,7 +192,7 @@ internal sealed unsafe class BulkSender : IDisposable
     private void SendBuffer(PageRange range)
     {
         _limiter?.Take(range.Bytes);
-        if (!_findZeros)
+        if (!_reduce)
         {
             SendContent(range, 0, (int)range.Count);
             return;
@@ -225,11 +226,34 @@ internal sealed unsafe class BulkSender : IDisposable
 
     private void SendContent(PageRange range, int start, int end)
     {
-        _connection.Send(
-            FrameHeader.Of(FrameType.Pages, new PageRange(range.First + start, end - start)),
-            _buffer.AsSpan(start << PageIndex.PageShift, (end - start) << PageIndex.PageShift));
         Interlocked.Add(ref _pagesSent, end - start);
+        int plain = start;
+        for (int block = start; _reduce && block < end; block += PageCompression.BlockPages)
+        {
+            int blockEnd = Math.Min(block + PageCompression.BlockPages, end);
+            if (PageCompression.TryCompress(Content(block, blockEnd), _compressed, out int length))
+            {
+                SendPlain(range, plain, block);
+                _connection.Send(
+                    FrameHeader.Of(FrameType.CompressedPages, new PageRange(range.First + block, blockEnd - block)),
+                    _compressed.AsSpan(0, length));
+                plain = blockEnd;
+            }
+        }
+
+        SendPlain(range, plain, end);
     }
+
+    private void SendPlain(PageRange range, int start, int end)
+    {
+        if (end > start)
+        {
+            _connection.Send(FrameHeader.Of(FrameType.Pages, new PageRange(range.First + start, end - start)), Content(start, end));
+        }
+    }
+
+    private ReadOnlySpan<byte> Content(int start, int end) =>
+        _buffer.AsSpan(start << PageIndex.PageShift, (end - start) << PageIndex.PageShift);
 
     // Vectorised by the library; a page in use differs from zero within its first bytes nearly always.
     private bool IsZero(int page) =>

@@ -1,5 +1,6 @@
 using System.Text;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 
 namespace FCtrans.Agent.Migration;
@@ -26,6 +27,15 @@ internal sealed class ControlChannel : IDisposable
     }
 
     public long BytesSent => _connection.BytesSent;
+
+    /// <summary>Names pages that should stay on the main host.</summary>
+    public void SendPinned(PageBitmap pages) => Sending(() =>
+    {
+        for (long from = 0; pages.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            _connection.Send(FrameHeader.Of(FrameType.Pinned, run));
+        }
+    });
 
     /// <param name="range">The pages.</param>
     /// <param name="sub">The sub-host that has them; null: nobody, they are unused.</param>

@@ -1,6 +1,7 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 
 namespace FCtrans.Agent.Migration;
@@ -10,7 +11,7 @@ namespace FCtrans.Agent.Migration;
 /// messages. One thread a connection. The source sends no page on two connections within a round, and a barrier ends each
 /// round, so threads never work on the same page at once.
 /// </summary>
-internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, IMigrationEvents events)
+internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, PageBitmap pinned, IMigrationEvents events)
 {
     private long _pagesReceived;
     private volatile bool _tableComplete;
@@ -27,10 +28,12 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, IM
     public void Serve(FrameConnection connection)
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(FrameHeader.MaxPayloadBytes, pinned: true);
+        byte[] unpacked = GC.AllocateUninitializedArray<byte>(PageCompression.BlockPages * PageIndex.PageSize, pinned: true);
         while (connection.Read(out var header, buffer))
         {
             var payload = buffer.AsSpan(0, header.PayloadBytes);
-            if (_tableComplete && header.Type is FrameType.Pages or FrameType.ZeroPages or FrameType.Discard or FrameType.Located)
+            if (_tableComplete && header.Type is FrameType.Pages or FrameType.CompressedPages or FrameType.ZeroPages or FrameType.Discard
+                or FrameType.Located or FrameType.Pinned)
             {
                 // From here on the page table is the pager's: a late page would overwrite what the guest does.
                 throw new ProtocolException($"{header.Type} came after the table was complete.");
@@ -41,6 +44,11 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, IM
                 case FrameType.Pages:
                     Store(header.Range, payload);
                     break;
+                case FrameType.CompressedPages:
+                    var pages = unpacked.AsSpan(0, (int)header.Range.Bytes);
+                    PageCompression.Decompress(payload, pages);
+                    Store(header.Range, pages);
+                    break;
                 case FrameType.ZeroPages:
                 case FrameType.Discard:
                     // A page of zeros needs no memory: an unused page is a page of zeros at its first touch.
@@ -48,6 +56,9 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, IM
                     break;
                 case FrameType.Located:
                     table.SetRemote(header.Range, header.Flags);
+                    break;
+                case FrameType.Pinned:
+                    pinned.Fill(header.Range, true);
                     break;
                 case FrameType.Barrier:
                     connection.Send(FrameHeader.Of(FrameType.BarrierDone, header.Sequence));

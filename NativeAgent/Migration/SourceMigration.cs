@@ -83,6 +83,7 @@ internal sealed class SourceMigration : IDisposable
         using var kernelPages = new PageBitmap(_pageCount);
         _dirtyTracker = DirtyTracker.Start(_ram!, _spec.VmProcessId);
         unusedPages.KernelPages(kernelPages);
+        _control!.SendPinned(kernelPages);
         _placement = new Placement(_pageCount, kernelPages, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
         using var rounds = new MigrationRounds(
             _pageCount, _dirtyTracker, unusedPages, _placement, [.. _senders], _control!, _progress);

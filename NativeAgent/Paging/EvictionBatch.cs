@@ -167,6 +167,11 @@ internal sealed unsafe class EvictionBatch : IDisposable
             for (int end = i + count; i < end; i++)
             {
                 var busy = EntryOf(keys[i]);
+                if (punched)
+                {
+                    _core.Heat.Left(PageOf(keys[i]), _core.LimitPages);
+                }
+
                 _core.Table.Move(PageOf(keys[i]), busy, busy.With(punched ? PageState.Remote : PageState.ResidentClean));
             }
 
@@ -341,6 +346,7 @@ internal sealed unsafe class EvictionBatch : IDisposable
         }
         else
         {
+            _core.Heat.Left(page, _core.LimitPages);
             _core.Table.Move(page, busy, busy.With(PageState.Remote));
             Interlocked.Increment(ref _core.Counters.PageOuts[sub]);
         }

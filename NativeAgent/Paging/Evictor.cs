@@ -4,7 +4,7 @@ namespace FCtrans.Agent.Paging;
 
 /// <summary>
 /// Keeps the pages here below the limit, ahead of the faults: begins above the high watermark and stops at the low one. Takes the oldest
-/// pages, passes over once what came back from a sub-host or was taken back; see <see cref="EvictionBatch"/> for how they leave.
+/// pages, but for those that <see cref="PageHeat"/> spares; see <see cref="EvictionBatch"/> for how they leave.
 /// A thread of its own, which allocates nothing after it has begun.
 /// </summary>
 internal sealed class Evictor : IDisposable
@@ -21,6 +21,7 @@ internal sealed class Evictor : IDisposable
     private int _chosen = -1;
     private int _choiceLeft;
     private long _copiesHand;
+    private bool _spared;
     private volatile bool _sleeping;
     private volatile bool _stop;
     private volatile string? _problem;
@@ -100,10 +101,12 @@ internal sealed class Evictor : IDisposable
 
     private bool EvictSome()
     {
+        _spared = false;
         bool noRoom = Select((int)Math.Min(EvictionBatch.MaxPages, _core.Table.LocalPages - _core.LowPages));
         bool progress = _batch.Run();
-        if (progress)
+        if (progress || _spared)
         {
+            // Pages that were passed over have cooled by that: the next turn finds more.
             _problem = null;
             return true;
         }
@@ -118,7 +121,7 @@ internal sealed class Evictor : IDisposable
     }
 
     /// <summary>
-    /// Fills the batch from the queue, going round it at most twice: all of it may be passed over once. Returns whether a page had to stay for
+    /// Fills the batch from the queue, going round it at most twice. Returns whether a page had to stay for
     /// want of room at a sub-host.
     /// </summary>
     private bool Select(int want)
@@ -134,7 +137,8 @@ internal sealed class Evictor : IDisposable
                     _core.Queue.Push(page);
                     break;
 
-                case PageState.Resident or PageState.ResidentClean when _core.Hot.TryClear(page):
+                case PageState.Resident or PageState.ResidentClean when _core.Heat.Spares(page, _core.LimitPages):
+                    _spared = true;
                     _core.Queue.Push(page);
                     break;
 

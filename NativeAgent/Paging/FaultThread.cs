@@ -213,7 +213,7 @@ internal sealed class FaultThread : IDisposable
                     {
                         Interlocked.Increment(ref _core.Counters.TakenBack);
                         Interlocked.Increment(ref _core.Counters.WriteProtectFaults);
-                        _core.Hot.TrySet(fault.Page);
+                        _core.Heat.TakenBack(fault.Page);
                         _core.PageCame(fault.Page);
                         return true;
                     }

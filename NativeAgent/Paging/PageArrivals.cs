@@ -45,8 +45,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
         FailurePoint.Reach("main.fault.copied");
         core.RemoteLatency.RecordSince(startedAt);
         Interlocked.Increment(ref core.Counters.PageIns[sub]);
-        // It has been out and was wanted: it may stay one turn longer.
-        core.Hot.TrySet(page);
+        core.Heat.CameBack(page);
         if (writable)
         {
             core.Table.Move(page, fetching, fetching.With(PageState.Resident));

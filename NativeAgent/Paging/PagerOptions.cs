@@ -1,5 +1,6 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Paging;
 
@@ -18,6 +19,9 @@ internal sealed record PagerOptions
 
     /// <summary>At most this many pages stay here; more than it by 3 % for moments only. At least 256.</summary>
     public required long LimitPages { get; init; }
+
+    /// <summary>Pages that stay here as long as they fill no more than three quarters of the limit; complete before the pager starts.</summary>
+    public PageBitmap? Pinned { get; init; }
 
     /// <summary>Whether a page of zeros may become unused instead of being sent.</summary>
     public required bool TrackUnused { get; init; }

@@ -17,7 +17,7 @@ internal sealed class PagingCore : IDisposable
         TrackUnused = options.TrackUnused;
         Queue = new(Table.PageCount);
         WriteWanted = new(Table.PageCount);
-        Hot = new(Table.PageCount);
+        Heat = new(Table.PageCount, options.Pinned);
         Counters = new(Stores.Length);
         LimitPages = options.LimitPages;
     }
@@ -39,8 +39,8 @@ internal sealed class PagingCore : IDisposable
     /// </summary>
     public AtomicPageBits WriteWanted { get; }
 
-    /// <summary>The page was wanted again after it had been evicted, or while it was: the evictor passes it over once.</summary>
-    public AtomicPageBits Hot { get; }
+    /// <summary>Which pages the evictor passes over.</summary>
+    public PageHeat Heat { get; }
 
     public PagingCounters Counters { get; }
 
@@ -134,6 +134,6 @@ internal sealed class PagingCore : IDisposable
     {
         Queue.Dispose();
         WriteWanted.Dispose();
-        Hot.Dispose();
+        Heat.Dispose();
     }
 }

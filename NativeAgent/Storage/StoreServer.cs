@@ -62,12 +62,19 @@ internal sealed unsafe class StoreServer(PageStore store)
 
     private void ServeBulk(FrameConnection connection, byte* buffer)
     {
+        // A compressed frame's payload is at the beginning of the buffer and its pages behind it: both fit, being at most one block.
+        byte* unpacked = buffer + (PageCompression.BlockPages * PageIndex.PageSize);
         while (connection.Read(out var frame, new Span<byte>(buffer, FrameHeader.MaxPayloadBytes)))
         {
             switch (frame.Type)
             {
                 case FrameType.Pages:
                     store.Put(frame.Range, buffer);
+                    Interlocked.Add(ref _written, frame.PageCount);
+                    break;
+                case FrameType.CompressedPages:
+                    PageCompression.Decompress(new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes));
+                    store.Put(frame.Range, unpacked);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
                 case FrameType.ZeroPages:

@@ -73,7 +73,9 @@ internal static class FrameReader
         FrameType.Hello => header.PageCount == 0 && header.PayloadBytes == PeerHello.Size,
         FrameType.Pages => header.PageCount is >= 1 and <= FrameHeader.MaxPages
             && header.PayloadBytes == header.PageCount * PageIndex.PageSize,
-        FrameType.ZeroPages or FrameType.Discard or FrameType.Located or FrameType.Held =>
+        FrameType.CompressedPages => header.PageCount is >= 1 and <= PageCompression.BlockPages
+            && header.PayloadBytes >= 1 && header.PayloadBytes < header.PageCount * PageIndex.PageSize,
+        FrameType.ZeroPages or FrameType.Discard or FrameType.Located or FrameType.Held or FrameType.Pinned =>
             header.PageCount >= 1 && header.PayloadBytes == 0,
         FrameType.Barrier or FrameType.BarrierDone or FrameType.List or FrameType.ListDone =>
             header.PageCount == 0 && header.PayloadBytes == 0,
@@ -91,12 +93,12 @@ internal static class FrameReader
     private static bool Allows(ConnectionPurpose purpose, bool fromConnector, FrameType type) => (purpose, fromConnector) switch
     {
         (_, _) when type == FrameType.Error => true,
-        (ConnectionPurpose.Bulk, true) => type is FrameType.Pages or FrameType.ZeroPages or FrameType.Discard
+        (ConnectionPurpose.Bulk, true) => type is FrameType.Pages or FrameType.CompressedPages or FrameType.ZeroPages or FrameType.Discard
             or FrameType.Located or FrameType.Barrier or FrameType.List,
         (ConnectionPurpose.Bulk, false) => type is FrameType.BarrierDone or FrameType.Held or FrameType.ListDone,
         (ConnectionPurpose.Demand, true) => type is FrameType.Get,
         (ConnectionPurpose.Demand, false) => type is FrameType.GetDone,
-        (ConnectionPurpose.Control, true) => type is FrameType.Located or FrameType.Discard or FrameType.DeviceState
+        (ConnectionPurpose.Control, true) => type is FrameType.Pinned or FrameType.Located or FrameType.Discard or FrameType.DeviceState
             or FrameType.Control or FrameType.Barrier,
         (ConnectionPurpose.Control, false) => type is FrameType.BarrierDone or FrameType.Control,
         _ => false,

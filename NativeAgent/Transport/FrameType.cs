@@ -19,6 +19,8 @@ internal enum FrameType : byte
     DeviceState = 13,
     Control = 14,
     Error = 15,
+    CompressedPages = 16,
+    Pinned = 17,
 }
 
 /// <summary>What a connection is for; decides which frames it may carry.</summary>

@@ -6,6 +6,7 @@ using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
 
@@ -18,6 +19,7 @@ namespace FCtrans.Agent.Workers;
 /// </summary>
 internal sealed class MainRole : IWorkerRole, IMigrationEvents
 {
+    private const string PinnedFile = "pinned-pages";
     private const string EndedMessage = "The VM has ended.";
 
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
@@ -33,6 +35,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private DestinationVm? _vm;
     private Userfaultfd? _userfaultfd;
     private PageTable? _table;
+    private PageBitmap? _pinned;
     private Pager? _pager;
     private RemoteStore[] _stores = [];
     private MigrationReceiver? _receiver;
@@ -129,6 +132,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     public void TableComplete()
     {
         FailurePoint.Reach("main.table-complete");
+        // For a worker that is started again: only the source has looked into the guest.
+        PageRunFile.Write(_directory.File(PinnedFile), _pinned!);
         // Loading the device state may read guest RAM, so its faults must be served before that.
         _pager!.Start();
     }
@@ -198,6 +203,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _userfaultfd?.Dispose();
         _pager?.Dispose();
         _table?.Dispose();
+        _pinned?.Dispose();
         _vm?.Dispose();
         _certificate.Dispose();
         _giveUp.Dispose();
@@ -231,8 +237,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         CheckBlocks();
         _userfaultfd = _vm.OpenUserfaultfd();
         _table = new PageTable(_vm.Ram.PageCount);
+        _pinned = new PageBitmap(_vm.Ram.PageCount);
         _pager = new Pager(PagerOptions());
-        _receiver = new MigrationReceiver(_vm.Ram, _table, this);
+        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, this);
         _vm.ExpectDeviceState();
     }
 
@@ -248,10 +255,11 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         // No time limit: a sub-host that is away has pages that must not be taken for unused, so the VM waits for it.
         StartStores();
         _table = new PageTable(_vm.Ram.PageCount);
+        _pinned = PageRunFile.Read(_directory.File(PinnedFile), _vm.Ram.PageCount);
         _userfaultfd = _vm.AdoptUserfaultfd();
         _pager = Pager.Resume(PagerOptions());
         _pager.Start();
-        _receiver = new MigrationReceiver(_vm.Ram, _table, this) { TableIsComplete = true };
+        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, this) { TableIsComplete = true };
         if (_directory.Has(Markers.Running) && !_directory.Has(Markers.Ran))
         {
             // Killed between the marker and the word to QEMU.
@@ -278,6 +286,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         Ram = _vm!.Ram,
         Uffd = _userfaultfd!,
         Table = _table!,
+        Pinned = _pinned,
         Stores = _stores,
         LimitPages = LimitPages,
         TrackUnused = _spec.TrackUnused,

@@ -1,5 +1,6 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Migration;
+using FCtrans.Agent.Rpc;
 using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
 
@@ -87,9 +88,10 @@ internal static class WorkerManager
             int processId = directory.RunningProcess(Markers.WorkerPid);
             yield return new WorkerSummary
             {
-                // What a user sees of a worker does not include how others prove who they are.
                 Spec = spec,
-                Status = directory.ReadStatus() ?? new WorkerStatus { Role = spec.Role, SplitId = spec.SplitId, VmName = spec.VmName },
+                Status = WorkerClient.TryGetStatus(directory)
+                    ?? directory.ReadStatus()
+                    ?? new WorkerStatus { Role = spec.Role, SplitId = spec.SplitId, VmName = spec.VmName },
                 Running = processId != 0 && !directory.Has(Markers.Ended),
                 ProcessId = processId,
             };
