@@ -32,12 +32,13 @@ internal sealed unsafe class Placement : IDisposable
 
     private readonly PageBitmap _kernelPages;
     private readonly long _pageCount;
-    private readonly long _mainFirstRoom;
+    private readonly long _mainOthersRoom;
     private readonly long _mainHotRoom;
     private readonly long[] _room;
     private readonly long[] _placed;
     private long _stripe = -1;
     private int _stripeSub;
+    private long _mainOthers;
     private byte* _places;
 
     /// <param name="pageCount">Pages of the VM.</param>
@@ -48,8 +49,9 @@ internal sealed unsafe class Placement : IDisposable
     {
         _pageCount = pageCount;
         _kernelPages = kernelPages;
-        _mainFirstRoom = (long)(mainRoomPages * FirstFill);
         _mainHotRoom = (long)(mainRoomPages * HotFill);
+        // Pages come in the order of their addresses, the kernel's among the last: their room is kept from the others.
+        _mainOthersRoom = Math.Max(0, (long)(mainRoomPages * FirstFill) - kernelPages.Count());
         _room = new long[FirstSub + subRoomPages.Length];
         _room[Main] = mainRoomPages;
         subRoomPages.CopyTo(_room.AsSpan(FirstSub));
@@ -81,8 +83,8 @@ internal sealed unsafe class Placement : IDisposable
         byte place = before;
         if (before == None)
         {
-            long mainRoom = _kernelPages[page] ? _mainHotRoom : _mainFirstRoom;
-            place = _placed[Main] < mainRoom ? Main : NextSub(page);
+            bool fits = _placed[Main] < _mainHotRoom && (_kernelPages[page] || _mainOthers < _mainOthersRoom);
+            place = fits ? Main : NextSub(page);
         }
         else if (before != Main && wasDirty && _placed[Main] < _mainHotRoom)
         {
@@ -110,6 +112,11 @@ internal sealed unsafe class Placement : IDisposable
     {
         _placed[from]--;
         _placed[to]++;
+        if (!_kernelPages[page])
+        {
+            _mainOthers += to == Main ? 1 : from == Main ? -1 : 0;
+        }
+
         _places[page] = to;
     }
 
