@@ -39,6 +39,8 @@ internal sealed class SourceMigration : IDisposable
     private SourceVm? _vm;
     private GuestRam? _ram;
     private DirtyTracker? _dirtyTracker;
+    private IUnusedPages? _unusedPages;
+    private PageBitmap? _kernelPages;
     private Placement? _placement;
     private ControlChannel? _control;
 
@@ -58,7 +60,9 @@ internal sealed class SourceMigration : IDisposable
     {
         long began = Stopwatch.GetTimestamp();
         OpenVm();
+        LookAtGuest();
         _control = new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+        _control.SendPinned(_kernelPages!);
         var limiter = _spec.BandwidthLimitBytesPerSecond > 0 ? new RateLimiter((long)_spec.BandwidthLimitBytesPerSecond) : null;
         _senders.Add(new BulkSender(_main.Host, _ram!, Connect(_main, ConnectionPurpose.Bulk), _spec.TrackUnused, limiter));
         foreach (var sub in _subs)
@@ -79,14 +83,10 @@ internal sealed class SourceMigration : IDisposable
     public void Move(CancellationToken cancel)
     {
         _progress.Begin();
-        using IUnusedPages unusedPages = _spec.TrackUnused ? UnusedPages.Open(_ram!, mayMap: true, _vm!.Processors) : new EverythingUsed();
-        using var kernelPages = new PageBitmap(_pageCount);
         _dirtyTracker = DirtyTracker.Start(_ram!, _spec.VmProcessId);
-        unusedPages.KernelPages(kernelPages);
-        _control!.SendPinned(kernelPages);
-        _placement = new Placement(_pageCount, kernelPages, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
+        _placement = new Placement(_pageCount, _kernelPages!, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
         using var rounds = new MigrationRounds(
-            _pageCount, _dirtyTracker, unusedPages, _placement, [.. _senders], _control!, _progress);
+            _pageCount, _dirtyTracker, _unusedPages!, _placement, [.. _senders], _control!, _progress);
 
         FailurePoint.Reach("source.pre-copy");
         do
@@ -170,6 +170,8 @@ internal sealed class SourceMigration : IDisposable
         _control?.Dispose();
         _dirtyTracker?.Dispose();
         _placement?.Dispose();
+        _kernelPages?.Dispose();
+        _unusedPages?.Dispose();
         _vm?.Dispose();
         _ram?.Dispose();
         _certificate.Dispose();
@@ -191,6 +193,16 @@ internal sealed class SourceMigration : IDisposable
         {
             throw new MigrationException($"The VM is '{state.State}'. Only a running VM can be moved; resume it first.");
         }
+    }
+
+    /// <summary>Finds the guest's kernel, which takes some time once, and what it needs for itself.</summary>
+    private void LookAtGuest()
+    {
+        _unusedPages = _spec.TrackUnused ? UnusedPages.Open(_ram!, mayMap: true, _vm!.Processors) : new EverythingUsed();
+        _kernelPages = new PageBitmap(_pageCount);
+        using var unused = new PageBitmap(_pageCount);
+        _unusedPages.Refresh(unused);
+        _unusedPages.KernelPages(_kernelPages);
     }
 
     private bool Converged(MigrationRounds rounds, long dirtyPages)
