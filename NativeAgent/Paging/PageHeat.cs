@@ -9,15 +9,16 @@ namespace FCtrans.Agent.Paging;
 /// fewer pages have left than fit here would have stayed, had the evictor known. Such a page is passed over some times; one
 /// that returns again and again, many times. (The idea of Linux's refault distance, mm/workingset.c.) A scan through more
 /// memory than fits returns later than that, and gains nothing.
-/// <para>Two bytes a page in native memory, which the kernel hands out only where pages have been evicted. Hints: threads may
+/// <para>Three bytes a page in native memory, which the kernel hands out only where pages have been evicted. Hints: threads may
 /// race on a byte, and a page evicted long ago may look recent once its epoch number comes round.</para>
 /// </summary>
 internal sealed unsafe class PageHeat : IDisposable
 {
-    /// <summary>Times that a page which came back soon is passed over.</summary>
-    private const int HeatOfReturn = 4;
+    /// <summary>Times that a page which came back soon for the first time is passed over.</summary>
+    private const int FirstHeat = 2;
 
-    private const int MostHeat = 60;
+    /// <summary>Returns that count: a page is passed over 2 × 2^6 times at most.</summary>
+    private const int MostReturns = 7;
 
     /// <summary>Epochs in the time in which as many pages leave as fit here.</summary>
     private const int EpochsPerTurn = 8;
@@ -28,6 +29,7 @@ internal sealed unsafe class PageHeat : IDisposable
     private readonly PageBitmap? _pinned;
     private long _pinnedPages = -1;
     private byte* _heat;
+    private byte* _returns;
     private byte* _epochOfEviction;
     private byte _epoch = 1;
     private long _evictedInEpoch;
@@ -38,6 +40,7 @@ internal sealed unsafe class PageHeat : IDisposable
     {
         _pinned = pinned;
         _heat = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
+        _returns = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
         _epochOfEviction = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
     }
 
@@ -92,20 +95,31 @@ internal sealed unsafe class PageHeat : IDisposable
 
         if (left != 0 && ago < EpochsPerTurn)
         {
-            Warm(page, HeatOfReturn);
+            Warm(page);
+        }
+        else if (_returns[page] > 0)
+        {
+            _returns[page]--;
         }
     }
 
     /// <summary>The page was wanted while it was leaving.</summary>
-    public void TakenBack(long page) => Warm(page, HeatOfReturn);
+    public void TakenBack(long page) => Warm(page);
 
     public void Dispose()
     {
         NativeMemory.Free(_heat);
+        NativeMemory.Free(_returns);
         NativeMemory.Free(_epochOfEviction);
         _heat = null;
+        _returns = null;
         _epochOfEviction = null;
     }
 
-    private void Warm(long page, int by) => _heat[page] = (byte)Math.Min(_heat[page] + (_heat[page] / 2) + by, MostHeat);
+    private void Warm(long page)
+    {
+        int returns = Math.Min(_returns[page] + 1, MostReturns);
+        _returns[page] = (byte)returns;
+        _heat[page] = (byte)(FirstHeat << (returns - 1));
+    }
 }
