@@ -7,7 +7,7 @@ namespace FCtrans.Agent.Paging;
 /// What the evictor knows of a page's use. Pages of the guest's kernel are pinned: the guest waits for them more often than
 /// for any other. For the rest the one signal there is without help of the guest is a page's return: one that comes back while
 /// fewer pages have left than fit here would have stayed, had the evictor known. Such a page is passed over some times; one
-/// that returns again and again, many times. (The idea of Linux's refault distance, mm/workingset.c.) A scan through more
+/// that returns again and again, twice as often each time. (The idea of Linux's refault distance, mm/workingset.c.) A scan through more
 /// memory than fits returns later than that, and gains nothing.
 /// <para>Three bytes a page in native memory, which the kernel hands out only where pages have been evicted. Hints: threads may
 /// race on a byte, and a page evicted long ago may look recent once its epoch number comes round.</para>
