@@ -169,7 +169,13 @@ internal sealed class DestinationVm : IDisposable
     }
 
     /// <summary>Lets the VM's CPUs run.</summary>
-    public void Run() => Monitor.Cont();
+    public void Run()
+    {
+        Monitor.Cont();
+        // A monitor has one client at a time: from here on it is free for others.
+        _monitor?.Dispose();
+        _monitor = null;
+    }
 
     /// <summary>Waits for the VM's end.</summary>
     public bool WaitExit(TimeSpan timeout) => _process.WaitExit(timeout);

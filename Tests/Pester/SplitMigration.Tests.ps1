@@ -32,7 +32,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $unused.Method | Should -Be 'buddy'
         $unused.GuestKernel | Should -Match '^6\.'
         # The guest works meanwhile: the two figures are of different moments.
-        [Math]::Abs([double] $unused.UsedBytes - $usedBytes) | Should -BeLessThan 64MB
+        [Math]::Abs([double] $unused.UnusedBytes - $memory.MemFree * 1024) | Should -BeLessThan 48MB
     }
 
     It 'does nothing with -WhatIf' {
@@ -102,7 +102,9 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $before = Get-VmRemotePaging -KvmHost $main
         (Invoke-LabGuest -Guest $guest -Command 'fresh 256').errors | Should -Be 0
         $after = Get-VmRemotePaging -KvmHost $main
-        $after.UnusedFaults - $before.UnusedFaults | Should -BeGreaterThan 60000
+        # What the guest's kernel has in stock per processor is not counted as free, so a part of the pages may be known already.
+        $after.UnusedFaults - $before.UnusedFaults | Should -BeGreaterThan 52000
+        $after.PageIns - $before.PageIns | Should -BeLessThan 13000
     }
 
     It 'has verified every page with no error in the end' {
