@@ -20,8 +20,11 @@ internal sealed record UnusedFigures
     /// <summary>0 on a host where the guest is paged: holes mean something else there.</summary>
     public long NeverTouched { get; init; }
 
-    /// <summary>In the guest's buddy allocator, and touched before.</summary>
+    /// <summary>In the guest's buddy allocator or in a per-CPU list of free pages, and touched before.</summary>
     public long Free { get; init; }
+
+    /// <summary>Those of <see cref="Free"/> that are in a per-CPU list; 0 when the kernel does not tell where these are (before Linux 6.0, or built without BTF).</summary>
+    public long PerCpu { get; init; }
 
     public long Ballooned { get; init; }
 

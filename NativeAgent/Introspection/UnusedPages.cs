@@ -21,6 +21,7 @@ internal sealed class UnusedPages : IUnusedPages
     private readonly Func<IReadOnlyList<GuestProcessor>>? _processors;
     private GuestKernel? _kernel;
     private FreePageScanner? _scanner;
+    private PerCpuFreePages? _perCpu;
     private string _reason = "";
     private string? _poisoned;
     private long _lastSearchEnd;
@@ -64,7 +65,9 @@ internal sealed class UnusedPages : IUnusedPages
             // Where the command line was read it has answered this; the pattern is a second opinion, taken once.
             if ((CommandLine is not null && findMilliseconds == 0) || !PagePoisoning.PatternIn(_ram, unused))
             {
-                return Figures(result, findMilliseconds);
+                long perCpuStart = Stopwatch.GetTimestamp();
+                long perCpu = _perCpu?.AddTo(unused) ?? 0;
+                return Figures(result, perCpu, Stopwatch.GetElapsedTime(perCpuStart).TotalMilliseconds, findMilliseconds);
             }
 
             _poisoned = "free pages hold the kernel's poison pattern";
@@ -85,16 +88,17 @@ internal sealed class UnusedPages : IUnusedPages
         };
     }
 
-    private UnusedFigures Figures(in ScanResult result, double findMilliseconds) => new()
+    private UnusedFigures Figures(in ScanResult result, long perCpu, double perCpuMilliseconds, double findMilliseconds) => new()
     {
         Method = UnusedFigures.Buddy,
         Reason = "",
         GuestKernel = _kernel!.Release,
         Total = _ram.PageCount,
         NeverTouched = result.NeverTouchedPages,
-        Free = result.FreePages,
+        Free = result.FreePages + perCpu,
+        PerCpu = perCpu,
         Ballooned = result.BallooningPages,
-        ScanMilliseconds = result.Milliseconds,
+        ScanMilliseconds = result.Milliseconds + perCpuMilliseconds,
         FindMilliseconds = findMilliseconds,
     };
 
@@ -137,6 +141,7 @@ internal sealed class UnusedPages : IUnusedPages
         if (_kernel is not null)
         {
             _scanner = new FreePageScanner(_kernel, _ram, _mayMap);
+            _perCpu = PerCpuFreePages.TryOpen(_kernel, _ram);
             CommandLine = PagePoisoning.CommandLine(_kernel);
             _poisoned = CommandLine is null ? null : PagePoisoning.OptionIn(CommandLine);
         }
@@ -150,6 +155,7 @@ internal sealed class UnusedPages : IUnusedPages
     {
         _scanner?.Dispose();
         _scanner = null;
+        _perCpu = null;
         _kernel = null;
         _poisoned = null;
         CommandLine = null;
