@@ -217,12 +217,13 @@ internal sealed class SourceMigration : IDisposable
     private void SwitchOver(MigrationRounds rounds, CancellationToken cancel)
     {
         _progress.Update(s => s.State = MigrationState.SwitchOver);
-        _vm!.StopForSwitchOver(cancel);
+        _vm!.StopForSwitchOver(piece => _control!.SendDeviceState(piece, last: false), cancel);
         rounds.Harvest();
         rounds.Send(cancel);
         FailurePoint.Reach("source.last-round");
         _control!.Send(ControlCode.TableComplete);
-        long bytes = _vm.TakeDeviceState(_control.SendDeviceState, cancel);
+        long bytes = _vm.FinishDeviceState(cancel);
+        _control.SendDeviceState(default, last: true);
         _progress.Update(s => s.DeviceStateBytes = (ulong)bytes);
         _control.WaitFor(ControlCode.Ready, cancel);
         FailurePoint.Reach("source.ready");

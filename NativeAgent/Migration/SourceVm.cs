@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Net.Sockets;
 using System.Text.Json.Nodes;
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Hypervisor;
@@ -27,7 +26,7 @@ internal sealed class SourceVm : IDisposable
     private readonly QemuMonitor _monitor;
     private readonly PidFd _process;
     private readonly string _statePath;
-    private Socket? _stateListener;
+    private DeviceStateReader? _deviceState;
 
     public SourceVm(int processId, QemuMonitor monitor, WorkerDirectory directory)
     {
@@ -46,13 +45,12 @@ internal sealed class SourceVm : IDisposable
     public IReadOnlyList<GuestProcessor> Processors() => GuestProcessor.Ask(_monitor);
 
     /// <summary>Starts QEMU's migration; returns when the VM stands still and waits for the word to switch over.</summary>
+    /// <param name="accept">Gets each piece of the device state, on another thread, from now on.</param>
+    /// <param name="cancel">Gives up.</param>
     /// <exception cref="MigrationException">QEMU refused, failed, or would send the guest's RAM.</exception>
-    public void StopForSwitchOver(CancellationToken cancel)
+    public void StopForSwitchOver(Action<ReadOnlyMemory<byte>> accept, CancellationToken cancel)
     {
-        File.Delete(_statePath);
-        _stateListener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        _stateListener.Bind(new UnixDomainSocketEndPoint(_statePath));
-        _stateListener.Listen(1);
+        _deviceState = new DeviceStateReader(_statePath, accept);
         _monitor.SetMigrationCapabilities(Capabilities(forSource: true));
         _monitor.SetMigrationParameters(new JsonObject { ["max-bandwidth"] = UnlimitedBytesPerSecond, ["downtime-limit"] = 60_000 });
         long deadline = Stopwatch.GetTimestamp() + (long)(s_stopTimeout.TotalSeconds * Stopwatch.Frequency);
@@ -89,22 +87,11 @@ internal sealed class SourceVm : IDisposable
         }
     }
 
-    /// <summary>Lets QEMU write the device state and hands it on, in pieces.</summary>
-    /// <param name="accept">Gets each piece, and at last an empty one.</param>
-    /// <param name="cancel">Gives up.</param>
+    /// <summary>Lets QEMU write the rest of the device state; returns when all of it has been accepted.</summary>
     /// <returns>Its length in bytes.</returns>
-    public long TakeDeviceState(Action<ReadOnlyMemory<byte>, bool> accept, CancellationToken cancel)
+    public long FinishDeviceState(CancellationToken cancel)
     {
-        using var socket = _stateListener!.AcceptAsync(cancel).AsTask().GetAwaiter().GetResult();
-        using var registration = cancel.Register(socket.Dispose);
         _monitor.MigrateContinue();
-        byte[] buffer = new byte[256 * 1024];
-        long total = 0;
-        for (int read; (read = socket.Receive(buffer)) > 0; total += read)
-        {
-            accept(buffer.AsMemory(0, read), false);
-        }
-
         while (_monitor.QueryMigrate() is { Status: not "completed" } migration)
         {
             if (migration.Status is "failed" or "cancelled")
@@ -116,8 +103,7 @@ internal sealed class SourceVm : IDisposable
             Thread.Yield();
         }
 
-        accept(default, true);
-        return total;
+        return _deviceState!.WaitEnd(cancel);
     }
 
     /// <summary>Makes the VM run here as before, from whatever state the migration has left it in.</summary>
@@ -152,8 +138,7 @@ internal sealed class SourceVm : IDisposable
 
     public void Dispose()
     {
-        _stateListener?.Dispose();
-        File.Delete(_statePath);
+        _deviceState?.Dispose();
         _process.Dispose();
         _monitor.Dispose();
     }

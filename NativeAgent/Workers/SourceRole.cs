@@ -71,6 +71,7 @@ internal sealed class SourceRole : IWorkerRole
         }
 
         _abortReason = string.IsNullOrEmpty(reason) ? "The user gave the migration up." : reason;
+        WorkerLog.Write($"to be given up: {_abortReason}");
         _abort.Cancel();
         _ended.Wait();
         if (_progress.State != MigrationState.Aborted)
