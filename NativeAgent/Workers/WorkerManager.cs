@@ -14,7 +14,7 @@ internal static class WorkerManager
 
     private static readonly TimeSpan s_startTimeout = TimeSpan.FromSeconds(60);
     private static readonly TimeSpan s_startPoll = TimeSpan.FromMilliseconds(5);
-    private static readonly TimeSpan s_endTimeout = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan s_endTimeout = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_stopTimeout = TimeSpan.FromSeconds(10);
 
     /// <returns>The thumbprint of the worker's new certificate.</returns>
