@@ -35,6 +35,13 @@ public sealed class VmReference
         IReadOnlyList<VmInfo>[] vms = await Task.WhenAll(hosts.Select(h => h.Connection.ListVmsAsync(cancellation)))
             .ConfigureAwait(false);
         KvmVm[] found = [.. hosts.Zip(vms).SelectMany(p => p.Second.Where(v => v.Name == _name).Select(v => new KvmVm(p.First, v)))];
+
+        // While a VM is moved, its main host has a QEMU of the same name that waits for it: one VM all the same.
+        if (found.Length > 1 && found[0].SplitId.Length > 0 && found.All(v => v.SplitId == found[0].SplitId))
+        {
+            return found.FirstOrDefault(v => v.State == "running") ?? found[0];
+        }
+
         return found.Length switch
         {
             1 => found[0],

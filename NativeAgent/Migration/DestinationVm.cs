@@ -56,6 +56,7 @@ internal sealed class DestinationVm : IDisposable
             Directory.CreateDirectory(needed);
         }
 
+        directory.Mark(Markers.QemuFiles, string.Join('\n', command.PidFile is { } pidFile ? [.. command.Sockets, pidFile] : command.Sockets));
         int processId = DetachedProcess.Start(command.Arguments, logPath, workingDirectory: "/");
         directory.Mark(Markers.QemuPid, processId.ToString(CultureInfo.InvariantCulture));
         try
@@ -91,12 +92,19 @@ internal sealed class DestinationVm : IDisposable
         {
             vm.Kill();
             vm.Dispose();
+
+            // Left there, they would drive the next attempt from the VM's own paths. Only those of a QEMU that we ended just
+            // now: another VM may have taken the paths of one that ended earlier.
+            foreach (string path in directory.Read(Markers.QemuFiles)?.Split('\n', StringSplitOptions.RemoveEmptyEntries) ?? [])
+            {
+                File.Delete(path);
+            }
         }
 
-        string path = RamDirectory(directory.SplitId);
-        if (Directory.Exists(path))
+        string ram = RamDirectory(directory.SplitId);
+        if (Directory.Exists(ram))
         {
-            Directory.Delete(path, recursive: true);
+            Directory.Delete(ram, recursive: true);
         }
     }
 

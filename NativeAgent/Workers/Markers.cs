@@ -24,6 +24,9 @@ internal static class Markers
     /// <summary>Main: the process id of the destination's QEMU.</summary>
     public const string QemuPid = "qemu.pid";
 
+    /// <summary>Main: sockets and PID file that its QEMU makes, a line each. QEMU removes them itself unless it is killed.</summary>
+    public const string QemuFiles = "qemu.files";
+
     /// <summary>Main: QEMU was told to run the VM.</summary>
     public const string Ran = "ran";
 

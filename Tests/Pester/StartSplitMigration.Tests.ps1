@@ -1,0 +1,121 @@
+# How a running split migration is watched, left alone and given up. One guest: every migration but the last is given up, slow
+# enough that it can't end by itself before.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
+}
+
+Describe 'Start-SplitMigration' -Tag 'Vm' {
+    BeforeAll {
+        $setup = New-ConnectedLab source, main, sub
+        $source, $main, $sub = 'source', 'main', 'sub' | ForEach-Object { $setup.Connection[$_] }
+        $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1'
+        $target = @{ VM = 'vm1'; MainHost = $main; SubHost = $sub; MainMemory = '25%' }
+        $slow = @{ BandwidthLimitBytesPerSecond = 1MB }
+
+        function Assert-GivenUp {
+            (Get-KvmVm -KvmHost $source -Name vm1).State | Should -Be 'running'
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+            foreach ($labHost in $setup.Host.main, $setup.Host.sub) {
+                Wait-Until { -not (Get-LeftOver $labHost) } "nothing is left on $($labHost.Name)"
+            }
+        }
+
+        function Wait-Copying {
+            Wait-Until { Get-SplitMigration | Where-Object State -EQ 'PreCopy' } 'it copies'
+        }
+
+        # A pipeline of its own in this process, as at a prompt: it can be stopped as by Ctrl+C, and its progress seen.
+        function Start-Pipeline([hashtable] $Parameter) {
+            $shell = [powershell]::Create([Management.Automation.Runspaces.InitialSessionState]::CreateDefault2())
+            $null = $shell.AddCommand('Import-Module').AddParameter('Name', [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')).Invoke()
+            $shell.Commands.Clear()
+            $null = $shell.AddCommand('Start-SplitMigration').AddParameters($Parameter)
+            $shell
+        }
+    }
+
+    AfterAll {
+        Remove-Lab
+    }
+
+    It 'shows progress, and Ctrl+C gives it up and leaves the VM running' {
+        $shell = Start-Pipeline ($target + $slow)
+        try {
+            $running = $shell.BeginInvoke()
+            Wait-Copying
+            Wait-Until { @($shell.Streams.Progress).StatusDescription -match 'to go' } 'progress is shown'
+            $shell.Stop()
+            $running.IsCompleted | Should -BeTrue
+            "$($shell.InvocationStateInfo.State)" | Should -Be 'Stopped'
+        }
+        finally {
+            $shell.Dispose()
+        }
+
+        Assert-GivenUp
+    }
+
+    It 'gives up after -Timeout' {
+        { Start-SplitMigration @target @slow -Timeout '00:00:02' } | Should -Throw -ErrorId 'MigrationTimeout,*' -ExpectedMessage '*-Timeout*'
+        Assert-GivenUp
+    }
+
+    It 'refuses durations that are none' {
+        { Start-SplitMigration @target -Timeout '00:00:00' } | Should -Throw -ErrorId 'DurationInvalid,*'
+        { Start-SplitMigration @target -MaxDowntime '-00:00:01' } | Should -Throw -ErrorId 'DurationInvalid,*'
+    }
+
+    It 'runs as a job that Stop-Job gives up' {
+        $job = Start-SplitMigration @target @slow -AsJob
+        $job.Name | Should -Be 'Split vm1'
+        Wait-Copying
+        "$($job.State)" | Should -Be 'Running'
+        (Get-Job -Id $job.Id).InstanceId | Should -Be $job.InstanceId
+        Stop-Job $job
+        "$($job.State)" | Should -Be 'Stopped'
+        Remove-Job $job
+        Assert-GivenUp
+    }
+
+    It 'is refused for a VM that takes part in one' {
+        $job = Start-SplitMigration @target @slow -AsJob
+        try {
+            Wait-Copying
+            { Start-SplitMigration @target } | Should -Throw -ErrorId 'VmCannotBeSplit,*'
+            { Stop-SplitMigration -SplitId ('0' * 32) -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
+            Stop-SplitMigration vm1 -WhatIf
+            "$($job.State)" | Should -Be 'Running'
+            (Stop-SplitMigration vm1 -PassThru).State | Should -Be 'Aborted'
+            $null = Wait-Job $job -Timeout 60
+            "$($job.State)" | Should -Be 'Failed'
+            $failures = $null
+            Receive-Job $job -ErrorVariable failures -ErrorAction SilentlyContinue
+            $failures[0].FullyQualifiedErrorId | Should -BeLike 'MigrationAborted*'
+        }
+        finally {
+            Remove-Job $job -Force
+        }
+
+        Assert-GivenUp
+    }
+
+    It 'gives the result through the job, and can not be stopped afterwards' {
+        $job = Start-SplitMigration @target -AsJob
+        $null = Wait-Job $job -Timeout 120
+        $result = Receive-Job $job
+        Remove-Job $job
+        $result.PSObject.TypeNames[0] | Should -Be 'FCtrans.SplitMigration'
+        $result.State | Should -Be 'Completed'
+        "$($result.VM) $($result.SourceHost) $($result.MainHost) $($result.SubHosts)" |
+            Should -Be "vm1 $($source.Name) $($main.Name) $($sub.Name)"
+        $result.MainMemoryBytes | Should -Be 128MB
+        (Get-SplitMigration -SplitId $result.SplitId).State | Should -Be 'Completed'
+        { Stop-SplitMigration -SplitId $result.SplitId -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationCommitted,*'
+        ($result | Get-VmRemotePaging).SplitId | Should -Be $result.SplitId
+        Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+        (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+    }
+}
