@@ -92,13 +92,6 @@ internal sealed class DestinationVm : IDisposable
         {
             vm.Kill();
             vm.Dispose();
-
-            // Left there, they would drive the next attempt from the VM's own paths. Only those of a QEMU that we ended just
-            // now: another VM may have taken the paths of one that ended earlier.
-            foreach (string path in directory.Read(Markers.QemuFiles)?.Split('\n', StringSplitOptions.RemoveEmptyEntries) ?? [])
-            {
-                File.Delete(path);
-            }
         }
 
         string ram = RamDirectory(directory.SplitId);
@@ -188,11 +181,23 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Waits for the VM's end.</summary>
     public bool WaitExit(TimeSpan timeout) => _process.WaitExit(timeout);
 
-    /// <summary>Ends a VM that never ran here.</summary>
+    /// <summary>Ends a VM that never ran here, and removes the sockets and the PID file that it leaves when it is killed.</summary>
     public void Kill()
     {
+        if (_process.WaitExit(TimeSpan.Zero))
+        {
+            // It ended before: another VM may have taken its paths since.
+            return;
+        }
+
         _process.SendSignal(9);
         _process.WaitExit(TimeSpan.FromSeconds(10));
+
+        // Left there, they would drive the next attempt from the VM's own paths.
+        foreach (string path in (_directory.Read(Markers.QemuFiles)?.Split('\n') ?? []).Where(File.Exists))
+        {
+            File.Delete(path);
+        }
     }
 
     public void Dispose()
