@@ -103,11 +103,12 @@ internal sealed class UnusedPages : IUnusedPages
     };
 
     /// <summary>Sets the pages of the guest's kernel itself in <paramref name="into"/>, as of the last <see cref="Refresh"/>; see <see cref="KernelPageSet"/>.</summary>
-    public void KernelPages(PageBitmap into)
+    public void KernelPages(PageBitmap into, PageBitmap unused)
     {
         if (_kernel is not null)
         {
             KernelPageSet.AddTo(_kernel, _ram, into);
+            KernelDataPages.AddTo(_kernel, _ram, unused, into);
         }
     }
 

@@ -202,7 +202,7 @@ internal sealed class SourceMigration : IDisposable
         _kernelPages = new PageBitmap(_pageCount);
         using var unused = new PageBitmap(_pageCount);
         _unusedPages.Refresh(unused);
-        _unusedPages.KernelPages(_kernelPages);
+        _unusedPages.KernelPages(_kernelPages, unused);
     }
 
     private bool Converged(MigrationRounds rounds, long dirtyPages)

@@ -11,7 +11,7 @@ internal sealed class EverythingUsed : IUnusedPages
         return new UnusedFigures { Method = "off", Reason = "", GuestKernel = "", Total = unused.PageCount };
     }
 
-    public void KernelPages(PageBitmap kernelPages)
+    public void KernelPages(PageBitmap kernelPages, PageBitmap unused)
     {
         // Nothing is known of the guest.
     }

@@ -10,5 +10,7 @@ internal interface IUnusedPages : IDisposable
     UnusedFigures Refresh(PageBitmap unused);
 
     /// <summary>Sets the pages that the guest's kernel itself needs all the time, as far as they are known.</summary>
-    void KernelPages(PageBitmap kernelPages);
+    /// <param name="kernelPages">Gets them.</param>
+    /// <param name="unused">As the last <see cref="Refresh"/> filled it.</param>
+    void KernelPages(PageBitmap kernelPages, PageBitmap unused);
 }

@@ -74,13 +74,14 @@ public sealed class HostileGuestTests
         try
         {
             using var unused = new PageBitmap(guest.Ram.PageCount);
+            using var kernelPages = new PageBitmap(guest.Ram.PageCount);
             foreach (bool mayMap in new[] { false, true })
             {
                 using var pages = UnusedPages.Open(guest.Ram, mayMap, () => [new(0x8000_0000, guest.Root, 0, 0xd01)]);
                 var figures = pages.Refresh(unused);
                 Assert.Equal(unused.Count(), figures.Total - figures.Used);
                 Assert.True(figures.Reason.Length > 0 == (figures.Method == UnusedFigures.NeverTouchedOnly));
-                pages.KernelPages(unused);
+                pages.KernelPages(kernelPages, unused);
             }
 
             if (GuestKernel.TryOpen(guest.Memory, new(guest.InfoPage), out _) is { } kernel)

@@ -52,11 +52,11 @@ public sealed class UnusedPagesTests
     public void The_kernels_own_pages_are_named()
     {
         using var guest = new SyntheticGuest(new());
+        using var unused = new PageBitmap(guest.Ram.PageCount);
         using var bitmap = new PageBitmap(guest.Ram.PageCount);
         using var pages = UnusedPages.Open(guest.Ram, mayMap: true);
-        _ = pages.Refresh(bitmap);
-        bitmap.Clear();
-        pages.KernelPages(bitmap);
+        _ = pages.Refresh(unused);
+        pages.KernelPages(bitmap, unused);
         Assert.True(bitmap[guest.PageOf(guest.InfoPage >> 12)]);
         Assert.True(bitmap[guest.PageOf(guest.Root >> 12)]);
         Assert.True(bitmap[guest.PageOf(guest.StructPage(0) >> 12)]);
