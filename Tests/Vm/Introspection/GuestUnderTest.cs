@@ -18,6 +18,8 @@ internal sealed class GuestUnderTest : IDisposable
             var host = _lab.AddHost("source", (mebibytes + 512) << 20);
             Guest = host.StartGuest(new()
             {
+                // The pairs that Debian has: bookworm, and bookworm-backports.
+                Qemu = kernel == "6.12" ? "10.0" : "7.2",
                 Name = "guest", Kernel = kernel, MemoryBytes = mebibytes << 20, KernelArguments = kernelArguments,
                 QemuArguments = qemuArguments,
             });

@@ -47,10 +47,23 @@ internal sealed class SshCommandStream : Stream
 
         // Its failure is told through reads and Exit; nobody else may be left to look at the task.
         _ = _execution.ContinueWith(static t => t.Exception, TaskScheduler.Default);
-        _input = command.CreateInputStream();
+        _input = OpenInput(command);
         new Thread(MoveOutput) { IsBackground = true, Name = "fctrans ssh output" }.Start();
         _errorReader = new Thread(KeepErrors) { IsBackground = true, Name = "fctrans ssh errors" };
         _errorReader.Start();
+    }
+
+    /// <summary>The way to the command's standard input; a command that has ended already reads none.</summary>
+    private static Stream OpenInput(SshCommand command)
+    {
+        try
+        {
+            return command.CreateInputStream();
+        }
+        catch (InvalidOperationException)
+        {
+            return Stream.Null;
+        }
     }
 
     /// <summary>Starts the command. Blocks for a round trip.</summary>
