@@ -12,6 +12,7 @@ internal sealed class MigrationProgress
     private readonly Lock _gate = new();
     private readonly MigrationStatus _status = new() { State = MigrationState.Preparing };
     private long _began;
+    private bool _clockStopped;
 
     public MigrationState State
     {
@@ -42,6 +43,16 @@ internal sealed class MigrationProgress
         }
     }
 
+    /// <summary>The VM runs at its destination: the time does not count on.</summary>
+    public void StopClock()
+    {
+        lock (_gate)
+        {
+            _status.TotalSeconds = Elapsed();
+            _clockStopped = true;
+        }
+    }
+
     /// <summary>Sets the final state and stops the clock. Only the first call counts.</summary>
     public void End(MigrationState state, string error)
     {
@@ -52,7 +63,11 @@ internal sealed class MigrationProgress
                 return;
             }
 
-            _status.TotalSeconds = Elapsed();
+            if (!_clockStopped)
+            {
+                _status.TotalSeconds = Elapsed();
+            }
+
             _status.State = state;
             _status.Error = error;
         }
@@ -64,7 +79,7 @@ internal sealed class MigrationProgress
         lock (_gate)
         {
             var copy = _status.Clone();
-            if (copy.State is MigrationState.PreCopy or MigrationState.SwitchOver)
+            if (!_clockStopped && copy.State is (MigrationState.PreCopy or MigrationState.SwitchOver))
             {
                 copy.TotalSeconds = Elapsed();
             }

@@ -155,9 +155,11 @@ internal sealed class SourceMigration : IDisposable
                 s.DowntimeMilliseconds = Stopwatch.GetElapsedTime(vm.StoppedAt, runningAt).TotalMilliseconds;
             }
         });
+        _progress.StopClock();
         CountTraffic();
-        _progress.End(MigrationState.Completed, "");
+        // Whoever is told that it has completed finds nothing of the VM here any more.
         RemoveVm();
+        _progress.End(MigrationState.Completed, "");
     }
 
     public void Dispose()
@@ -238,7 +240,20 @@ internal sealed class SourceMigration : IDisposable
 
     private void RemoveVm()
     {
-        OpenVmForRemoval();
+        if (_vm is null)
+        {
+            try
+            {
+                OpenVm();
+            }
+            catch (MigrationException e)
+            {
+                // A worker before this one has ended it.
+                WorkerLog.Write(e.Message);
+                return;
+            }
+        }
+
         _vm!.Quit();
         foreach (var block in _ram!.Blocks)
         {
@@ -247,14 +262,6 @@ internal sealed class SourceMigration : IDisposable
             {
                 File.Delete(block.Path);
             }
-        }
-    }
-
-    private void OpenVmForRemoval()
-    {
-        if (_vm is null)
-        {
-            OpenVm();
         }
     }
 

@@ -104,7 +104,7 @@ internal sealed class Evictor : IDisposable
         _spared = false;
         bool noRoom = Select((int)Math.Min(EvictionBatch.MaxPages, _core.Table.LocalPages - _core.LowPages));
         bool progress = _batch.Run();
-        if (progress || _spared)
+        if (progress || (_spared && !noRoom))
         {
             // Pages that were passed over have cooled by that: the next turn finds more.
             _problem = null;

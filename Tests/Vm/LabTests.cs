@@ -67,7 +67,8 @@ public sealed class LabTests : IDisposable
         Assert.Equal(0, guest.Invoke("fresh 16")["errors"]);
         Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 80 * 1024, 90 * 1024);
         guest.Invoke("free 40 scatter");
-        Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 40 * 1024, 50 * 1024);
+        // The guest's kernel has a stock of free pages per processor that MemFree leaves out, and that grows and shrinks.
+        Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 38 * 1024, 52 * 1024);
 
         guest.Invoke("run rate=20 churn=5 threads=2");
         OracleAnswer passed = guest.WaitForFullPass(TimeSpan.FromSeconds(60));
