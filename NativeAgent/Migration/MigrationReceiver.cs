@@ -13,7 +13,6 @@ namespace FCtrans.Agent.Migration;
 /// </summary>
 internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, PageBitmap pinned, IMigrationEvents events)
 {
-    private long _pagesReceived;
     private volatile bool _tableComplete;
 
     /// <summary>True where the table was complete before this process began.</summary>
@@ -21,8 +20,6 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
     {
         init => _tableComplete = value;
     }
-
-    public long PagesReceived => Interlocked.Read(ref _pagesReceived);
 
     /// <summary>Serves one connection of the source until it ends.</summary>
     public void Serve(FrameConnection connection)
@@ -116,7 +113,6 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                 long count = Math.Min(range.Count, block.EndPage - range.First);
                 SparseFile.Write(block.File, from, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
                 table.SetReceived(new PageRange(range.First, count));
-                Interlocked.Add(ref _pagesReceived, count);
                 from += count << PageIndex.PageShift;
                 range = new PageRange(range.First + count, range.Count - count);
             }

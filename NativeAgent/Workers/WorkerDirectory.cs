@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Text;
+using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
 using Google.Protobuf;
 
@@ -59,7 +60,7 @@ internal sealed class WorkerDirectory
 
     /// <summary>A split id names a directory, so nothing but 32 lower-case hexadecimal digits is one.</summary>
     public static bool IsSplitId([NotNullWhen(true)] string? text) =>
-        text is { Length: 32 } && text.All(c => c is (>= '0' and <= '9') or (>= 'a' and <= 'f'));
+        text is not null && PeerHello.IsSplitId(text);
 
     /// <exception cref="ArgumentException">Not a split id, or not a role.</exception>
     public static WorkerDirectory Of(string splitId, WorkerRole role)
