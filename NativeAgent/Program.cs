@@ -1,4 +1,3 @@
-using System.Net.Sockets;
 using System.Reflection;
 using FCtrans.Agent.Rpc;
 using FCtrans.Agent.Workers;
@@ -9,9 +8,8 @@ namespace FCtrans.Agent;
 internal static class Program
 {
     private const string Usage = """
-        fctrans-agent stdio                    serve the host's RPC on stdin and stdout
-        fctrans-agent connect SPLIT-ID ROLE    join stdin and stdout with a worker's RPC (role: source, main, sub)
-        fctrans-agent version                  print the version
+        fctrans-agent stdio      serve the RPC of the host and its workers on stdin and stdout
+        fctrans-agent version    print the version
         (supervise DIR, worker DIR: started by the agent itself)
         """;
 
@@ -21,19 +19,6 @@ internal static class Program
         {
             case ["stdio"]:
                 return await StdioServer.RunAsync();
-
-            case ["connect", string splitId, string roleName]
-                when WorkerDirectory.IsSplitId(splitId) && WorkerDirectory.TryParseRole(roleName, out var role):
-                try
-                {
-                    await Bridge.RunAsync(WorkerDirectory.Of(splitId, role).SocketPath);
-                    return 0;
-                }
-                catch (SocketException e)
-                {
-                    Console.Error.WriteLine($"No {roleName} worker of split {splitId} runs on this host ({e.Message}).");
-                    return 3;
-                }
 
             case ["supervise", string path] when TryDirectory(path, out var directory):
                 return Supervisor.Run(directory);

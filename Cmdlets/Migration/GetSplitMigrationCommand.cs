@@ -35,7 +35,7 @@ public sealed class GetSplitMigrationCommand : FCtransCmdlet
         var workers = new List<(KvmHost, WorkerSummary)>();
         ForHosts(
             hosts,
-            async (host, stop) => await host.Connection.ListWorkersWithFiguresAsync(stop).ConfigureAwait(false),
+            async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
             (host, found) => workers.AddRange(found.Select(w => (host, w))),
             () => complete = false);
 

@@ -55,7 +55,7 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
 
             WorkerStatus status = Await(async stop =>
             {
-                using WorkerConnection worker = source.Connection.ConnectWorker(
+                WorkerConnection worker = source.Connection.ConnectWorker(
                     migration.SplitId, WorkerRole.Source, migration.VM);
                 return await worker.AbortAsync("the user stopped it", stop).ConfigureAwait(false);
             });
@@ -78,7 +78,7 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
     private async Task<SplitMigration> FindAsync(string? id, CancellationToken stop)
     {
         KvmHost[] hosts = HostRegistry.All is { Length: > 0 } connected ? connected : throw Failure.NoHostConnected();
-        IReadOnlyList<WorkerSummary>[] workers = await Task.WhenAll(hosts.Select(h => h.Connection.ListWorkersWithFiguresAsync(stop)))
+        IReadOnlyList<WorkerSummary>[] workers = await Task.WhenAll(hosts.Select(h => h.Connection.ListWorkersAsync(stop)))
             .ConfigureAwait(false);
         SplitMigration[] all = SplitMigrationCatalog.From(hosts.Zip(workers).SelectMany(p => p.Second.Select(w => (p.First, w))));
 

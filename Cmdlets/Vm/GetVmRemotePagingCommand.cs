@@ -30,7 +30,7 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
         KvmHost[] hosts = Hosts(KvmHost);
         ForHosts(
             hosts,
-            async (host, stop) => await host.Connection.ListWorkersWithFiguresAsync(stop).ConfigureAwait(false),
+            async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
             (host, workers) =>
             {
                 foreach (WorkerSummary worker in workers.Where(w => w.Spec?.Role == WorkerRole.Main && w.Status?.Paging is not null))

@@ -3,7 +3,7 @@ using Microsoft.AspNetCore.Builder;
 
 namespace FCtrans.Agent.Rpc;
 
-/// <summary><c>fctrans-agent stdio</c>: the host's RPC service for one connection, this process's stdin and stdout.</summary>
+/// <summary><c>fctrans-agent stdio</c>: the RPC services of the host and of its workers for one connection, this process's stdin and stdout.</summary>
 internal static class StdioServer
 {
     public static async Task<int> RunAsync()
@@ -14,6 +14,7 @@ internal static class StdioServer
         File.Delete(socketPath);
         await using var application = GrpcServer.Build(socketPath, _ => { });
         application.MapGrpcService<HostAgentService>();
+        application.MapGrpcService<WorkerForwarder>();
         await application.StartAsync();
         // One connection, ours: its name goes as soon as it stands, so that nothing stays behind whatever ends this process.
         await Bridge.RunAsync(socketPath, () => File.Delete(socketPath));

@@ -12,14 +12,9 @@ internal static class WorkerClient
     // A worker answers from memory; one that does not within this has been killed or is starting.
     private static readonly TimeSpan s_timeout = TimeSpan.FromSeconds(2);
 
-    /// <returns>Its status as of now; null when no worker answers.</returns>
-    public static WorkerStatus? TryGetStatus(WorkerDirectory directory)
+    /// <summary>A channel to the worker; nothing is sent before its first call.</summary>
+    public static GrpcChannel Open(WorkerDirectory directory)
     {
-        if (directory.Has(Markers.Ended) || !File.Exists(directory.SocketPath))
-        {
-            return null;
-        }
-
         var handler = new SocketsHttpHandler
         {
             ConnectCallback = async (_, cancel) =>
@@ -37,7 +32,18 @@ internal static class WorkerClient
                 }
             },
         };
-        using var channel = GrpcChannel.ForAddress("http://worker", new GrpcChannelOptions { HttpHandler = handler, DisposeHttpClient = true });
+        return GrpcChannel.ForAddress("http://worker", new GrpcChannelOptions { HttpHandler = handler, DisposeHttpClient = true });
+    }
+
+    /// <returns>Its status as of now; null when no worker answers.</returns>
+    public static WorkerStatus? TryGetStatus(WorkerDirectory directory)
+    {
+        if (directory.Has(Markers.Ended) || !File.Exists(directory.SocketPath))
+        {
+            return null;
+        }
+
+        using var channel = Open(directory);
         try
         {
             return new Worker.WorkerClient(channel).GetStatus(new GetStatusRequest(), deadline: DateTime.UtcNow + s_timeout);

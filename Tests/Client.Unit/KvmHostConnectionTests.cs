@@ -78,7 +78,7 @@ public sealed class KvmHostConnectionTests : IDisposable
     public async Task A_call_can_be_given_up_at_once()
     {
         using KvmHostConnection connection = await _host.ConnectAsync();
-        using WorkerConnection worker = connection.ConnectWorker("00", WorkerRole.Source, "vm");
+        WorkerConnection worker = connection.ConnectWorker("00", WorkerRole.Source, "vm");
         using var cancel = new CancellationTokenSource();
         var watching = Task.Run(async () =>
         {
@@ -86,7 +86,7 @@ public sealed class KvmHostConnectionTests : IDisposable
             {
             }
         });
-        Assert.True(SpinWait.SpinUntil(() => _host.Calls.Contains("Watch connect 00 source"), TimeSpan.FromSeconds(30)));
+        Assert.True(SpinWait.SpinUntil(() => _host.Calls.Contains("Watch 00/source"), TimeSpan.FromSeconds(30)));
         cancel.Cancel();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => watching.WaitAsync(TimeSpan.FromSeconds(10)));
     }

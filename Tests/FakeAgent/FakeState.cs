@@ -9,11 +9,9 @@ namespace FCtrans.FakeAgent;
 /// ListVmsReply), watch (a WorkerStatus in JSON a line), fail-METHOD or fail-METHOD-Role (a status code and a text), calls
 /// (what was called), workers/ID-Role (specifications).
 /// </summary>
-internal sealed class FakeState(string home, string[] arguments)
+internal sealed class FakeState(string home)
 {
     public string Path(string name) => System.IO.Path.Combine(home, name);
-
-    public string[] Arguments => arguments;
 
     public T Read<T>(string name)
         where T : IMessage, new() => JsonParser.Default.Parse<T>(File.Exists(Path(name)) ? File.ReadAllText(Path(name)) : "{}");

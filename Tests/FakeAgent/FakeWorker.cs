@@ -10,13 +10,15 @@ internal sealed class FakeWorker(FakeState state) : Worker.WorkerBase
     public override Task<WorkerStatus> GetStatus(GetStatusRequest request, ServerCallContext context)
     {
         state.Called("GetStatus");
-        string role = state.Arguments[^1];
+        string role = Address(context).Split('/')[^1];
         return Task.FromResult(state.Read<WorkerStatus>($"status-{char.ToUpperInvariant(role[0])}{role[1..]}.json"));
     }
 
+    private static string Address(ServerCallContext context) => context.RequestHeaders.GetValue(WorkerAddress.MetadataKey) ?? "";
+
     public override async Task Watch(WatchRequest request, IServerStreamWriter<WorkerStatus> stream, ServerCallContext context)
     {
-        state.Called("Watch", string.Join(' ', state.Arguments));
+        state.Called("Watch", Address(context));
         while (true)
         {
             string[] lines = File.Exists(state.Path("watch")) ? await File.ReadAllLinesAsync(state.Path("watch")) : [];

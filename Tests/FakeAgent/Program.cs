@@ -19,7 +19,7 @@ builder.WebHost.UseKestrelCore().ConfigureKestrel(o => o.Listen(transport.EndPoi
 builder.Services.AddRouting();
 builder.Services.AddGrpc();
 builder.Services.AddSingleton<IConnectionListenerFactory>(transport);
-builder.Services.AddSingleton(new FakeState(home, args));
+builder.Services.AddSingleton(new FakeState(home));
 WebApplication app = builder.Build();
 app.MapGrpcService<FakeHostAgent>();
 app.MapGrpcService<FakeWorker>();

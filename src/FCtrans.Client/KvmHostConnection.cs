@@ -101,34 +101,13 @@ public sealed class KvmHostConnection : IDisposable
     public Task<StartedWorker> StartWorkerAsync(WorkerSpec spec, CancellationToken cancellation) => _channel.CallAsync(
         "starting a worker", o => _agent.StartWorkerAsync(new StartWorkerRequest { Spec = spec }, o), s_startLimit, cancellation);
 
-    /// <summary>All workers on the host, ended ones too.</summary>
+    /// <summary>
+    /// All workers on the host: the figures of now of those that run, of their end for the others. One that does not answer
+    /// its agent has what it last left on disk, if anything.
+    /// </summary>
     public async Task<IReadOnlyList<WorkerSummary>> ListWorkersAsync(CancellationToken cancellation) => (await CallAsync(
         "the host's workers", o => _agent.ListWorkersAsync(new ListWorkersRequest(), o), cancellation)
         .ConfigureAwait(false)).Workers;
-
-    /// <summary>
-    /// All workers on the host, with the figures of now of those that run: the list itself has what a worker said at its end.
-    /// One that does not answer keeps what the list says.
-    /// </summary>
-    public async Task<IReadOnlyList<WorkerSummary>> ListWorkersWithFiguresAsync(CancellationToken cancellation)
-    {
-        IReadOnlyList<WorkerSummary> workers = await ListWorkersAsync(cancellation).ConfigureAwait(false);
-        await Task.WhenAll(workers.Where(w => w.Running && w.Spec is not null).Select(FillInAsync)).ConfigureAwait(false);
-        return workers;
-
-        async Task FillInAsync(WorkerSummary summary)
-        {
-            try
-            {
-                using WorkerConnection worker = ConnectWorker(summary.Spec.SplitId, summary.Spec.Role, summary.Spec.VmName);
-                summary.Status = await worker.GetStatusAsync(cancellation).ConfigureAwait(false);
-            }
-            catch (FCtransException)
-            {
-                // It ended just now, or is being started again.
-            }
-        }
-    }
 
     /// <summary>Ends a worker and removes what it kept. Refused while a VM depends on it, unless forced.</summary>
     public Task RemoveWorkerAsync(string splitId, WorkerRole role, bool force, CancellationToken cancellation) =>
@@ -138,17 +117,9 @@ public sealed class KvmHostConnection : IDisposable
             s_startLimit, cancellation,
             e => e.StatusCode == StatusCode.NotFound ? Failure.MigrationNotFound($"{splitId} on '{Name}'") : null);
 
-    /// <summary>A connection of its own to one worker. Nothing is sent before its first call.</summary>
-    public WorkerConnection ConnectWorker(string splitId, WorkerRole role, string vm)
-    {
-        if (splitId.Length is 0 or > 64 || !splitId.All(char.IsAsciiHexDigit))
-        {
-            throw new ArgumentException("A split id is hexadecimal.", nameof(splitId));
-        }
-
-        string name = role.ToString().ToLowerInvariant();
-        return new WorkerConnection(new SshRpcChannel(_session, Name, $"exec '{_agentPath}' connect {splitId} {name}"), vm);
-    }
+    /// <summary>One worker on this host. Nothing is sent before its first call.</summary>
+    /// <exception cref="ArgumentException">What is given names no worker.</exception>
+    public WorkerConnection ConnectWorker(string splitId, WorkerRole role, string vm) => new(_channel, splitId, role, vm);
 
     /// <inheritdoc/>
     public void Dispose()

@@ -45,13 +45,6 @@ internal static partial class AgentDeployment
             return path;
         }
 
-        string directory = path[..path.LastIndexOf('/')];
-        string upload =
-            $"set -e; umask 022; mkdir -p '{directory}'; t=$(mktemp '{directory}/.upload.XXXXXX'); "
-            + "trap 'rm -f \"$t\"' EXIT; trap 'exit 1' HUP INT TERM; cat > \"$t\"; "
-            + "s=$(sha256sum < \"$t\"); "
-            + $"if [ \"${{s%% *}}\" != {package.Sha256} ]; then echo 'what arrived is not what was sent' >&2; exit 1; fi; "
-            + $"chmod 755 \"$t\"; mv -f \"$t\" '{path}'";
         FileStream file;
         try
         {
@@ -64,6 +57,13 @@ internal static partial class AgentDeployment
 
         await using (file.ConfigureAwait(false))
         {
+            string directory = path[..path.LastIndexOf('/')];
+            string upload =
+                $"set -e; umask 022; mkdir -p '{directory}'; t=$(mktemp '{directory}/.upload.XXXXXX'); "
+                + $"trap 'rm -f \"$t\"' EXIT; trap 'exit 1' HUP INT TERM; head -c {file.Length} > \"$t\"; "
+                + "s=$(sha256sum < \"$t\"); "
+                + $"if [ \"${{s%% *}}\" != {package.Sha256} ]; then echo 'what arrived is not what was sent' >&2; exit 1; fi; "
+                + $"chmod 755 \"$t\"; mv -f \"$t\" '{path}'";
             RemoteCommandResult sent = await session
                 .RunAsync(InPosixShell(upload), file, s_uploadLimit, cancellation).ConfigureAwait(false);
             if (!sent.Succeeded)

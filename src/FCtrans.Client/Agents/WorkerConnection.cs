@@ -4,8 +4,8 @@ using Grpc.Core;
 
 namespace FCtrans.Client;
 
-/// <summary>A connection to one worker on a host. Dispose it when done: each holds an SSH channel.</summary>
-public sealed class WorkerConnection : IDisposable
+/// <summary>One worker on a host, spoken to over the host's own connection: its agent passes the calls on.</summary>
+public sealed class WorkerConnection
 {
     private static readonly TimeSpan s_callLimit = TimeSpan.FromSeconds(30);
 
@@ -15,24 +15,26 @@ public sealed class WorkerConnection : IDisposable
     private readonly SshRpcChannel _channel;
     private readonly Worker.WorkerClient _worker;
     private readonly string _vm;
+    private readonly Metadata _address;
 
-    internal WorkerConnection(SshRpcChannel channel, string vm)
+    internal WorkerConnection(SshRpcChannel channel, string splitId, WorkerRole role, string vm)
     {
         _channel = channel;
         _vm = vm;
+        _address = new Metadata { { WorkerAddress.MetadataKey, WorkerAddress.Of(splitId, role) } };
         _worker = new Worker.WorkerClient(channel.Invoker);
     }
 
     /// <summary>The worker's state now.</summary>
     public Task<WorkerStatus> GetStatusAsync(CancellationToken cancellation) => _channel.CallAsync(
-        "a worker's state", o => _worker.GetStatusAsync(new GetStatusRequest(), o), s_callLimit, cancellation);
+        "a worker's state", o => _worker.GetStatusAsync(new GetStatusRequest(), o.WithHeaders(_address)), s_callLimit, cancellation);
 
     /// <summary>States as they change, until the work has ended. Ends early with an exception when the connection breaks.</summary>
     public async IAsyncEnumerable<WorkerStatus> WatchAsync(
         TimeSpan interval, [EnumeratorCancellation] CancellationToken cancellation)
     {
         using AsyncServerStreamingCall<WorkerStatus> call = _worker.Watch(
-            new WatchRequest { IntervalMilliseconds = (int)interval.TotalMilliseconds }, cancellationToken: cancellation);
+            new WatchRequest { IntervalMilliseconds = (int)interval.TotalMilliseconds }, _address, cancellationToken: cancellation);
         while (true)
         {
             try
@@ -58,9 +60,6 @@ public sealed class WorkerConnection : IDisposable
     /// <summary>Gives the migration up; returns when the VM runs at the source again.</summary>
     /// <exception cref="FCtransException">MigrationCommitted: too late.</exception>
     public Task<WorkerStatus> AbortAsync(string reason, CancellationToken cancellation) => _channel.CallAsync(
-        "stopping a migration", o => _worker.AbortAsync(new AbortRequest { Reason = reason }, o), s_abortLimit, cancellation,
+        "stopping a migration", o => _worker.AbortAsync(new AbortRequest { Reason = reason }, o.WithHeaders(_address)), s_abortLimit, cancellation,
         e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.MigrationCommitted(_vm, e) : null);
-
-    /// <inheritdoc/>
-    public void Dispose() => _channel.Dispose();
 }

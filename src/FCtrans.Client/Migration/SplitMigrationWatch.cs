@@ -122,7 +122,7 @@ internal sealed class SplitMigrationWatch : IDisposable
         bool heard = false;
         try
         {
-            using WorkerConnection worker = Connect();
+            WorkerConnection worker = Connect();
 
             // Once given up, the end is waited for without a way out: it comes soon, or the worker is dead.
             CancellationToken token = _abortAsked ? CancellationToken.None : stop;
@@ -158,7 +158,7 @@ internal sealed class SplitMigrationWatch : IDisposable
         _progress(new SplitMigrationProgress("stopping", _last));
         try
         {
-            using WorkerConnection worker = Connect();
+            WorkerConnection worker = Connect();
             WorkerStatus status = await worker
                 .AbortAsync(TimedOut ? "the time allowed is over" : "the user stopped it", CancellationToken.None)
                 .ConfigureAwait(false);
@@ -183,7 +183,7 @@ internal sealed class SplitMigrationWatch : IDisposable
         WorkerSummary? main;
         try
         {
-            main = (await _plan.Request.MainHost.ListWorkersWithFiguresAsync(CancellationToken.None).ConfigureAwait(false))
+            main = (await _plan.Request.MainHost.ListWorkersAsync(CancellationToken.None).ConfigureAwait(false))
                 .FirstOrDefault(w => w.Spec.SplitId == _splitId && w.Spec.Role == WorkerRole.Main);
         }
         catch (FCtransException e)

@@ -36,8 +36,6 @@ internal sealed class SshCommandStream : Stream
     private readonly Thread _errorReader;
     private ReadOnlyMemory<byte> _current;
     private long _bytesRead;
-    private volatile bool _wroteAnything;
-    private int _inputEnded;
     private int _disposed;
 
     private SshCommandStream(SshCommand command)
@@ -118,23 +116,6 @@ internal sealed class SshCommandStream : Stream
         return _command.ExitStatus;
     }
 
-    /// <summary>Ends the command's standard input; its output can still be read. Does nothing the second time.</summary>
-    public void EndInput()
-    {
-        if (Interlocked.Exchange(ref _inputEnded, 1) == 0)
-        {
-            try
-            {
-                _input.Dispose();
-            }
-            catch (Exception e) when (e is not OutOfMemoryException)
-            {
-                // The channel is gone, and the input with it.
-                Debug.WriteLine(e);
-            }
-        }
-    }
-
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
         // A read of no bytes (HTTP/2 does that) waits too: it asks when data has come.
@@ -207,31 +188,37 @@ internal sealed class SshCommandStream : Stream
     {
         if (disposing && Interlocked.Exchange(ref _disposed, 1) == 0)
         {
-            EndInput();
-
             // Closing the channel waits for the other side; the caller, often HTTP/2's own loop, shall not.
-            _ = Task.Run(async () =>
-            {
-                // SSH.NET tells the end of an input only when there was any; without it the command has nothing to end for.
-                if (_wroteAnything)
-                {
-                    await WaitForExitAsync(s_endLimit).ConfigureAwait(false);
-                }
-
-                try
-                {
-                    _command.Dispose();
-                }
-                catch (Exception e) when (e is not OutOfMemoryException)
-                {
-                    Debug.WriteLine(e);
-                }
-
-                _output.Writer.TryComplete();
-            });
+            _ = Task.Run(CloseAsync);
         }
 
         base.Dispose(disposing);
+    }
+
+    /// <summary>
+    /// Closes the channel, which ends the command's standard input with it. Never the input alone: SSH.NET may send that end,
+    /// or data, after the channel has been closed by the other side meanwhile, and sshd answers that by closing the whole
+    /// connection. So a command must know by itself how much it reads, or read until its channel is closed.
+    /// </summary>
+    private async Task CloseAsync()
+    {
+        // A write under way has its channel until it is done. One that waits for a window that never opens ends with it.
+        bool alone = await _writing.WaitAsync(s_endLimit).ConfigureAwait(false);
+        try
+        {
+            _command.Dispose();
+        }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            Debug.WriteLine(e);
+        }
+
+        if (alone)
+        {
+            _writing.Release();
+        }
+
+        _output.Writer.TryComplete();
     }
 
     private void WriteAll(ReadOnlyMemory<byte> buffer)
@@ -240,14 +227,13 @@ internal sealed class SshCommandStream : Stream
         while (!buffer.IsEmpty)
         {
             // SSH.NET swallows what is written to a closed channel; a lost write must not look like a done one.
-            if (_execution.IsCompleted || Volatile.Read(ref _inputEnded) != 0)
+            if (_execution.IsCompleted || Volatile.Read(ref _disposed) != 0)
             {
                 throw new IOException("The remote command has ended.");
             }
 
             int count = Math.Min(buffer.Length, chunk.Length);
             buffer[..count].CopyTo(chunk);
-            _wroteAnything = true;
             try
             {
                 _input.Write(chunk, 0, count);

@@ -67,7 +67,10 @@ internal sealed class SshSession : IDisposable
         }
     }
 
-    /// <summary>Runs a command to its end. <paramref name="input"/> goes to its standard input.</summary>
+    /// <summary>
+    /// Runs a command to its end. <paramref name="input"/> goes to its standard input, whose end the command must know by itself
+    /// (by its length, say): it is not told.
+    /// </summary>
     public async Task<RemoteCommandResult> RunAsync(
         string command, Stream? input, TimeSpan limit, CancellationToken cancellation)
     {
@@ -89,7 +92,6 @@ internal sealed class SshSession : IDisposable
                 }
             }
 
-            stream.EndInput();
             string text = "";
             try
             {
