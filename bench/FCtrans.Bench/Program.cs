@@ -8,6 +8,7 @@ internal static class Program
     private static readonly Dictionary<string, Action<BenchReport>> Benchmarks = new(StringComparer.Ordinal)
     {
         ["page-sets"] = PageSetsBenchmark.Run,
+        ["paging"] = PagingBenchmark.Run,
     };
 
     private static int Main(string[] args)
@@ -24,6 +25,9 @@ internal static class Program
                     }
 
                     return Finish(measured, output);
+
+                case ["paging-store", .. var rest]:
+                    return PagingStore.Run(rest);
 
                 case [var name, "--output", var output] when Benchmarks.TryGetValue(name, out Action<BenchReport>? run):
                     var report = new BenchReport(name);

@@ -1,0 +1,75 @@
+using System.Globalization;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Bench;
+
+/// <summary>The stores that all measurements of a run share, and one measurement: a new guest, a pager, one pass over its memory.</summary>
+internal sealed class PagingBenchLab : IDisposable
+{
+    private readonly string _directory;
+    private readonly long _pages;
+    private readonly string _guest = TalkingProgram.Compile("guest");
+    private readonly string _floor = TalkingProgram.Compile("floor");
+    private readonly WorkerCertificate _certificate;
+    private readonly TalkingProgram _floorStore;
+    private readonly TalkingProgram _plainStore;
+    private readonly TalkingProgram _tlsStore;
+    private readonly string _floorPort;
+    private readonly string[] _plain;
+    private readonly string[] _tls;
+
+    public PagingBenchLab(string directory, long pages)
+    {
+        _directory = directory;
+        _pages = pages;
+        _certificate = WorkerCertificate.Create(directory);
+        _floorStore = new(_floor, "store", pages);
+        _plainStore = PagingStore.Start(Sub("plain"), pages, false, _certificate.Thumbprint);
+        _tlsStore = PagingStore.Start(Sub("tls"), pages, true, _certificate.Thumbprint);
+        _floorPort = _floorStore.Expect("port")[0];
+        _plain = _plainStore.Expect("store");
+        _tls = _tlsStore.Expect("store");
+    }
+
+    /// <param name="kind">serial, many or zero: as floor.c says.</param>
+    public Touched Floor(string kind, int threads, string order)
+    {
+        using var guest = new PagingGuest(_guest, _directory, _pages);
+        object[] arguments = [kind, guest.ProcessId, guest.Userfaultfd, guest.Address.Value, guest.Pages, _floorPort];
+        using var pager = new TalkingProgram(_floor, kind == "zero" ? arguments[..^1] : arguments);
+        pager.Expect("paging");
+        return guest.Touch(threads, order, kind == "zero" ? "fresh" : "remote", 0, _pages);
+    }
+
+    /// <summary>Every page lies at the store.</summary>
+    public Touched Ours(bool tls, int threads, string order)
+    {
+        using var guest = new PagingGuest(_guest, _directory, _pages);
+        using PagingUnderTest pager = Start(guest, tls, _pages);
+        return guest.Touch(threads, order, "remote", 0, _pages);
+    }
+
+    /// <summary>No page has ever been used.</summary>
+    public Touched Fresh()
+    {
+        using var guest = new PagingGuest(_guest, _directory, _pages);
+        using PagingUnderTest pager = Start(guest, false, 0);
+        return guest.Touch(1, "random", "fresh", 0, _pages);
+    }
+
+    public void Dispose()
+    {
+        _floorStore.Dispose();
+        _plainStore.Dispose();
+        _tlsStore.Dispose();
+        _certificate.Dispose();
+    }
+
+    private PagingUnderTest Start(PagingGuest guest, bool tls, long remote)
+    {
+        string[] store = tls ? _tls : _plain;
+        return new(guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], tls ? _certificate : null, remote);
+    }
+
+    private string Sub(string name) => Directory.CreateDirectory(Path.Combine(_directory, name)).FullName;
+}

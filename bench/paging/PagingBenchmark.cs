@@ -1,0 +1,76 @@
+using System.Globalization;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Bench;
+
+/// <summary>
+/// What a fault of a split VM costs, beside a plain C program that does nothing but serve it (floor.c). The guest is a process (guest.c)
+/// that times its own touches, the same for both; ours and the floor alternate, and what is compared is the ratio within a round.
+/// </summary>
+internal static class PagingBenchmark
+{
+    private const int Rounds = 7;
+    private const long Pages = 12_000;
+    private const int ManyThreads = 4;
+
+    public static void Run(BenchReport report)
+    {
+        string directory = Directory.CreateDirectory($"/dev/shm/fctrans-bench-{Guid.NewGuid():N}").FullName;
+        try
+        {
+            Run(report, directory);
+        }
+        finally
+        {
+            Directory.Delete(directory, recursive: true);
+        }
+    }
+
+    private static void Run(BenchReport report, string directory)
+    {
+        using var lab = new PagingBenchLab(directory, Pages);
+        var serial = new List<Touched>();
+        var plain = new List<Touched>();
+        var tls = new List<Touched>();
+        var zeroFloor = new List<Touched>();
+        var zero = new List<Touched>();
+        var manyFloor = new List<Touched>();
+        var many = new List<Touched>();
+        var inOrder = new List<Touched>();
+        // The first round compiles; it is not counted.
+        for (int round = 0; round <= Rounds; round++)
+        {
+            serial.Add(lab.Floor("serial", 1, "random"));
+            plain.Add(lab.Ours(tls: false, 1, "random"));
+            tls.Add(lab.Ours(tls: true, 1, "random"));
+            zeroFloor.Add(lab.Floor("zero", 1, "random"));
+            zero.Add(lab.Fresh());
+            manyFloor.Add(lab.Floor("many", ManyThreads, "random"));
+            many.Add(lab.Ours(tls: false, ManyThreads, "random"));
+            inOrder.Add(lab.Ours(tls: false, 2, "ordered"));
+        }
+
+        report.Add("floor: demand fault, median", "µs", Each(serial, t => t.P50));
+        report.Add("demand fault without TLS, median", "µs", Each(plain, t => t.P50));
+        report.Add("  beside the floor's", "times", Ratios(plain, serial, t => t.P50), Comparison.AtMost, 1.15);
+        report.Add("floor: demand fault, p99", "µs", Each(serial, t => t.P99));
+        report.Add("demand fault without TLS, p99", "µs", Each(plain, t => t.P99));
+        report.Add("  beside the floor's p99", "times", Ratios(plain, serial, t => t.P99), Comparison.AtMost, 1.5);
+        report.Add("demand fault with TLS, median", "µs", Each(tls, t => t.P50));
+        report.Add("  with TLS beside the floor's", "times", Ratios(tls, serial, t => t.P50), Comparison.AtMost, 1.4);
+        report.Add("floor: unused fault, median", "µs", Each(zeroFloor, t => t.P50));
+        report.Add("unused fault, median", "µs", Each(zero, t => t.P50));
+        report.Add("  unused beside the floor's", "times", Ratios(zero, zeroFloor, t => t.P50), Comparison.AtMost, 1.1);
+        report.Add(Invariant($"floor: random, {ManyThreads} threads"), "pages/s", Each(manyFloor, t => t.PagesPerSecond(Pages)));
+        report.Add(Invariant($"random, {ManyThreads} threads"), "pages/s", Each(many, t => t.PagesPerSecond(Pages)));
+        report.Add("  of what the floor reaches", "times", Ratios(many, manyFloor, t => t.PagesPerSecond(Pages)), Comparison.AtLeast, 0.9);
+        report.Add("in order, 2 threads", "pages/s", Each(inOrder, t => t.PagesPerSecond(Pages)));
+    }
+
+    private static double[] Each(List<Touched> samples, Func<Touched, double> figure) => [.. samples.Skip(1).Select(figure)];
+
+    private static double[] Ratios(List<Touched> ours, List<Touched> floor, Func<Touched, double> figure) =>
+        [.. ours.Zip(floor, (a, b) => figure(a) / figure(b)).Skip(1)];
+
+    private static string Invariant(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);
+}

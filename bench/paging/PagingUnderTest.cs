@@ -1,0 +1,73 @@
+using System.Globalization;
+using System.Net;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
+using FCtrans.Agent.Transport;
+
+namespace FCtrans.Bench;
+
+/// <summary>Our pager for one guest, in this process, and where its store is.</summary>
+internal sealed class PagingUnderTest : IDisposable
+{
+    private readonly GuestRam _ram;
+    private readonly Userfaultfd _uffd;
+    private readonly PageTable _table;
+    private readonly RemoteStore _store;
+
+    public PagingUnderTest(PagingGuest guest, int port, string thumbprint, WorkerCertificate? certificate, long remote)
+    {
+        using (PidFd process = PidFd.Open(guest.ProcessId))
+        {
+            _uffd = new(process.GetFd(guest.Userfaultfd));
+        }
+
+        _uffd.Api(UffdFeatures.Paging);
+        _uffd.Register(guest.Address, (ulong)guest.Pages * PageIndex.PageSize, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
+        _ram = new([new RamBlock("ram", 0, guest.Pages, guest.Address, SparseFile.Open(guest.RamPath, write: true), guest.RamPath)], []);
+        _table = new(guest.Pages);
+        if (remote > 0)
+        {
+            _table.SetRemote(new(0, remote), 0);
+        }
+
+        _store = new(new()
+        {
+            Index = 0,
+            Host = "store",
+            Address = IPAddress.Loopback,
+            Port = port,
+            Thumbprint = thumbprint,
+            Certificate = certificate,
+            SplitId = PagingStore.SplitId,
+            Pages = guest.Pages,
+        });
+        _store.Start();
+        Pager = new(new()
+        {
+            Ram = _ram,
+            Uffd = _uffd,
+            Table = _table,
+            Stores = [_store],
+            LimitPages = guest.Pages * 2,
+            TrackUnused = true,
+        });
+        Pager.Start();
+        if (!SpinWait.SpinUntil(() => _store.IsConnected, TimeSpan.FromSeconds(10)))
+        {
+            throw new TimeoutException(string.Create(CultureInfo.InvariantCulture, $"The store could not be reached: {_store.Problem}"));
+        }
+    }
+
+    public Pager Pager { get; }
+
+    public void Dispose()
+    {
+        Pager.Stop();
+        _store.Dispose();
+        Pager.Dispose();
+        _uffd.Dispose();
+        _ram.Dispose();
+        _table.Dispose();
+    }
+}

@@ -1,0 +1,103 @@
+/* Plays the guest for the paging benchmark: maps a RAM file, opens a userfaultfd for it and keeps it, as QEMU does, and touches pages.
+ *   guest RAMFILE PAGES
+ * Prints "ready UFFD ADDRESS"; then takes lines on stdin:
+ *   touch THREADS ordered|random remote|fresh FIRST COUNT
+ * Each page of FIRST .. FIRST + COUNT - 1 is read once, by one thread: in order, each thread its own part, or shuffled. Its first word
+ * must be its number + 1 (remote) or 0 (fresh). Answers "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS", latencies in nanoseconds.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile uint64_t *ram;
+static long pages, count;
+static uint32_t *order, *nanoseconds;
+static int threads, fresh;
+static long errors;
+static pthread_barrier_t begin;
+
+static uint64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void *touch(void *argument)
+{
+    long me = (long)argument, wrong = 0;
+    pthread_barrier_wait(&begin);
+    for (long i = count * me / threads; i < count * (me + 1) / threads; i++) {
+        uint64_t start = now();
+        uint64_t word = ram[(uint64_t)order[i] * 512];
+        nanoseconds[i] = (uint32_t)(now() - start);
+        wrong += word != (fresh ? 0 : (uint64_t)order[i] + 1);
+    }
+    __atomic_fetch_add(&errors, wrong, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return 2;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    pages = atol(argv[2]);
+    int fd = open(argv[1], O_RDWR | O_CLOEXEC);
+    ram = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    order = malloc(pages * sizeof *order);
+    nanoseconds = malloc(pages * sizeof *nanoseconds);
+    if (fd < 0 || ram == MAP_FAILED || uffd < 0 || !order || !nanoseconds)
+        return 3;
+    printf("ready %d %lu\n", uffd, (unsigned long)ram);
+    char line[200], how[20], what[20];
+    while (fgets(line, sizeof line, stdin)) {
+        long first;
+        if (sscanf(line, "touch %d %19s %19s %ld %ld", &threads, how, what, &first, &count) != 5 || threads < 1 || threads > 64
+            || first < 0 || count < 1 || first + count > pages)
+            return 4;
+        fresh = !strcmp(what, "fresh");
+        for (long i = 0; i < count; i++)
+            order[i] = first + i;
+        uint64_t x = 88172645463325252ull;
+        for (long i = count - 1; i > 0 && !strcmp(how, "random"); i--) {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            long j = x % (i + 1);
+            uint32_t swap = order[i];
+            order[i] = order[j];
+            order[j] = swap;
+        }
+        memset(nanoseconds, 0, count * sizeof *nanoseconds);
+        errors = 0;
+        pthread_barrier_init(&begin, NULL, threads + 1);
+        pthread_t ids[64];
+        for (long i = 0; i < threads; i++)
+            pthread_create(&ids[i], NULL, touch, (void *)i);
+        uint64_t start = now();
+        pthread_barrier_wait(&begin);
+        for (long i = 0; i < threads; i++)
+            pthread_join(ids[i], NULL);
+        uint64_t end = now();
+        qsort(nanoseconds, count, sizeof *nanoseconds, by_value);
+        printf("touched %lu %u %u %u %u %u %ld\n", (unsigned long)(end - start), nanoseconds[count / 2], nanoseconds[count * 9 / 10],
+            nanoseconds[count * 99 / 100], nanoseconds[count * 999 / 1000], nanoseconds[count - 1], errors);
+    }
+    return 0;
+}
