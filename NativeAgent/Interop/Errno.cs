@@ -28,7 +28,11 @@ internal static class Errno
     public const int EPIPE = 32;
     public const int ENOSYS = 38;
     public const int EOPNOTSUPP = 95;
+    public const int ENETUNREACH = 101;
+    public const int ECONNRESET = 104;
     public const int ETIMEDOUT = 110;
+    public const int ECONNREFUSED = 111;
+    public const int EHOSTUNREACH = 113;
 
     /// <summary>The C name, such as <c>EINVAL</c>; the number where the table has none.</summary>
     public static string Name(int errno) => errno switch
@@ -55,7 +59,11 @@ internal static class Errno
         EPIPE => "EPIPE",
         ENOSYS => "ENOSYS",
         EOPNOTSUPP => "EOPNOTSUPP",
+        ENETUNREACH => "ENETUNREACH",
+        ECONNRESET => "ECONNRESET",
         ETIMEDOUT => "ETIMEDOUT",
+        ECONNREFUSED => "ECONNREFUSED",
+        EHOSTUNREACH => "EHOSTUNREACH",
         _ => $"errno {errno}",
     };
 

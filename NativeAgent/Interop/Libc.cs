@@ -24,6 +24,12 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, EntryPoint = "write", SetLastError = true)]
     internal static partial nint Write(int fd, void* buffer, nuint bytes);
 
+    [LibraryImport(Name, EntryPoint = "recv", SetLastError = true)]
+    internal static partial nint Receive(SafeHandle socket, void* buffer, nuint bytes, int flags);
+
+    [LibraryImport(Name, EntryPoint = "send", SetLastError = true)]
+    internal static partial nint Send(SafeHandle socket, void* buffer, nuint bytes, int flags);
+
     [LibraryImport(Name, EntryPoint = "pread", SetLastError = true)]
     internal static partial nint PRead(SafeFileHandle file, void* buffer, nuint bytes, long offset);
 
@@ -80,10 +86,18 @@ internal struct PollDescriptor
     public const short In = 0x001;
     public const short Error = 0x008;
     public const short HangUp = 0x010;
+    public const short ReadHangUp = 0x2000;
 
     public int Fd;
     public short Events;
     public short ReturnedEvents;
+}
+
+/// <summary><c>MSG_*</c> of <c>sys/socket.h</c>.</summary>
+internal static class MessageFlag
+{
+    public const int DontWait = 0x40;
+    public const int NoSignal = 0x4000;
 }
 
 /// <summary><c>struct timespec</c>.</summary>

@@ -224,6 +224,24 @@ internal sealed unsafe class Userfaultfd : IDisposable
         }
     }
 
+    /// <summary>For <c>poll</c>: readable while there are faults.</summary>
+    public int Descriptor => _fd;
+
+    /// <summary><c>poll(2)</c> without a time limit; when a signal ends it early, nothing has been returned for any.</summary>
+    public static void Wait(Span<PollDescriptor> descriptors)
+    {
+        fixed (PollDescriptor* first = descriptors)
+        {
+            if (Libc.Poll(first, (nuint)descriptors.Length, -1) < 0)
+            {
+                foreach (ref var descriptor in descriptors)
+                {
+                    descriptor.ReturnedEvents = 0;
+                }
+            }
+        }
+    }
+
     /// <summary>
     /// Waits until there are faults to read (true), or the time is over or <paramref name="wakeup"/> was signalled (false).
     /// </summary>

@@ -1,24 +1,18 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
 
 namespace FCtrans.Agent.Paging;
 
-/// <summary>Takes the answers to the pages asked for. Called on the store's answer thread; must not block on the network.</summary>
-internal unsafe interface IPageArrivals
-{
-    /// <param name="content">The page, 4096 bytes, aligned; good until the call returns.</param>
-    /// <param name="forWrite">As given when it was asked for.</param>
-    /// <param name="startedAt">As given when it was asked for.</param>
-    void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content);
-
-    /// <summary>The store answered that it does not have the page.</summary>
-    void Missing(int sub, long page);
-}
-
 /// <summary>
 /// Asks a store for pages, many at once. What was asked for stays on record until its answer is here, and is asked for again on each new
 /// connection: a cut loses nothing. An answer that comes twice is known by its sequence number (slot and generation) and thrown away.
+/// <para>
+/// One thread, the fault thread, asks and reads the answers too: while it waits for a fault it waits for these as well, so that a page
+/// comes without one more thread being woken. The channel's own thread connects, and watches for the end of the connection.
+/// </para>
 /// </summary>
 internal sealed unsafe class DemandChannel : StoreChannel
 {
@@ -26,11 +20,15 @@ internal sealed unsafe class DemandChannel : StoreChannel
     private const int SlotCount = 1 << SlotBits;
 
     private readonly Lock _lock = new();
+
+    /// <summary>Held while answers are read: the connection is not disposed meanwhile.</summary>
+    private readonly Lock _reading = new();
+
     private readonly Slot[] _slots = new Slot[SlotCount];
     private readonly int[] _free = new int[SlotCount];
-    private readonly byte* _page = (byte*)NativeMemory.AlignedAlloc(PageIndex.PageSize, PageIndex.PageSize);
-    private readonly byte[] _rest = new byte[4096];
     private readonly IPageArrivals _arrivals;
+    private volatile Action _connectionChanged = static () => { };
+    private volatile FrameConnection? _readable;
     private int _freeCount = SlotCount;
 
     public DemandChannel(RemoteStoreOptions options, IPageArrivals arrivals)
@@ -48,6 +46,25 @@ internal sealed unsafe class DemandChannel : StoreChannel
 
     /// <summary>No more can be asked for now. Only the one thread that asks can make it true.</summary>
     public bool IsBusy => Volatile.Read(ref _freeCount) == 0;
+
+    /// <summary>What the fault thread polls; -1 while there is no connection. May be stale for a moment: then poll says so.</summary>
+    public int Descriptor
+    {
+        get
+        {
+            lock (_reading)
+            {
+                return _readable?.Descriptor ?? -1;
+            }
+        }
+    }
+
+    /// <summary>Says whom to tell that <see cref="Descriptor"/> is another one.</summary>
+    public void WhenConnectionChanges(Action tell)
+    {
+        _connectionChanged = tell;
+        tell();
+    }
 
     /// <summary>Asks for a page; not when <see cref="IsBusy"/>. Goes out at <see cref="Flush"/>, or when there is a connection.</summary>
     public void Get(long page, bool forWrite, long startedAt)
@@ -99,10 +116,38 @@ internal sealed unsafe class DemandChannel : StoreChannel
         }
     }
 
-    public override void Dispose()
+    /// <summary>Takes the answers that are here and hands them on, without blocking. For the thread that polls <see cref="Descriptor"/>.</summary>
+    public void ReadAnswers()
     {
-        base.Dispose();
-        NativeMemory.AlignedFree(_page);
+        lock (_reading)
+        {
+            if (_readable is not { } connection)
+            {
+                return;
+            }
+
+            try
+            {
+                while (connection.ReadAvailable())
+                {
+                    while (connection.TryReadFrame(out var frame, out var payload))
+                    {
+                        Answered(connection, frame, payload);
+                    }
+
+                    if (!connection.MayHaveMore)
+                    {
+                        return;
+                    }
+                }
+            }
+            catch (IOException)
+            {
+                // The channel's thread sees the end, and connects anew.
+                _readable = null;
+                connection.Abort();
+            }
+        }
     }
 
     protected override void Connected(FrameConnection connection)
@@ -122,44 +167,71 @@ internal sealed unsafe class DemandChannel : StoreChannel
         connection.Flush();
     }
 
+    protected override void Read(FrameConnection connection)
+    {
+        lock (_reading)
+        {
+            _readable = connection;
+        }
+
+        _connectionChanged();
+        try
+        {
+            // Readable again and again while the fault thread has answers to read; what ends this is the end of the connection.
+            var descriptor = new PollDescriptor { Fd = connection.Descriptor, Events = PollDescriptor.ReadHangUp };
+            while ((descriptor.ReturnedEvents & (PollDescriptor.ReadHangUp | PollDescriptor.HangUp | PollDescriptor.Error)) == 0)
+            {
+                _ = Libc.Poll(&descriptor, 1, -1);
+            }
+        }
+        finally
+        {
+            lock (_reading)
+            {
+                _readable = null;
+            }
+
+            _connectionChanged();
+        }
+    }
+
     protected override void Received(FrameConnection connection, in FrameHeader frame)
+    {
+        // Read() reads none.
+    }
+
+    private void Answered(FrameConnection connection, in FrameHeader frame, ReadOnlySpan<byte> payload)
     {
         int index = (int)(frame.Sequence & (SlotCount - 1));
         Slot slot;
         lock (_lock)
         {
             slot = _slots[index];
+            // Asked twice over a cut: the first answer freed the slot.
+            if (!slot.Active || Sequence(index, slot.Generation) != frame.Sequence)
+            {
+                return;
+            }
+
+            if (frame.FirstPage == slot.Page && frame.PageCount == 1)
+            {
+                _slots[index].Active = false;
+                _free[_freeCount++] = index;
+            }
         }
 
-        // Asked twice over a cut: the first answer freed the slot.
-        if (!slot.Active || Sequence(index, slot.Generation) != frame.Sequence)
-        {
-            Skip(connection, frame.PayloadBytes);
-            return;
-        }
-
-        byte presence = 0;
-        connection.ReadPayload(new Span<byte>(ref presence));
+        byte presence = payload[0];
         if (frame.FirstPage != slot.Page || frame.PageCount != 1 || presence > 1
-            || frame.PayloadBytes != 1 + presence * PageIndex.PageSize)
+            || payload.Length != 1 + presence * PageIndex.PageSize)
         {
             throw connection.Refuse($"The answer for page {frame.FirstPage} is not what was asked for.");
         }
 
         if (presence == 1)
         {
-            connection.ReadPayload(new Span<byte>(_page, PageIndex.PageSize));
-        }
-
-        lock (_lock)
-        {
-            _slots[index].Active = false;
-            _free[_freeCount++] = index;
-        }
-
-        if (presence == 1)
-        {
-            _arrivals.Arrived(Options.Index, slot.Page, slot.ForWrite, slot.StartedAt, _page);
+            // The connection's buffer is pinned.
+            _arrivals.Arrived(
+                Options.Index, slot.Page, slot.ForWrite, slot.StartedAt, (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(payload[1..])));
         }
         else
         {
@@ -173,16 +245,6 @@ internal sealed unsafe class DemandChannel : StoreChannel
     }
 
     private static uint Sequence(int index, uint generation) => (generation << SlotBits) | (uint)index;
-
-    private void Skip(FrameConnection connection, int bytes)
-    {
-        while (bytes > 0)
-        {
-            int part = Math.Min(bytes, _rest.Length);
-            connection.ReadPayload(_rest.AsSpan(0, part));
-            bytes -= part;
-        }
-    }
 
     private struct Slot
     {

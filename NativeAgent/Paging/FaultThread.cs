@@ -6,8 +6,9 @@ using FCtrans.Agent.Memory;
 namespace FCtrans.Agent.Paging;
 
 /// <summary>
-/// Reads the guest's faults and answers each by what the page table says; what needs the network is only asked for here and answered by
-/// <see cref="PageArrivals"/>, so that many are under way at once.
+/// Reads the guest's faults and answers each by what the page table says; what needs the network is only asked for, so that many are
+/// under way at once, and given to <see cref="PageArrivals"/> when it comes. One thread for both: on the way of a fault there is no
+/// other that had to be woken.
 /// <para>
 /// A fault that needs memory while the hard limit is reached, or a request while too many are under way, is set aside and tried again when
 /// <see cref="Wake"/> says that something has changed; all others go on meanwhile. Allocates nothing after it has begun.
@@ -18,12 +19,20 @@ internal sealed class FaultThread : IDisposable
     private const int BatchEvents = 64;
     private const int MaxSetAside = 4096;
 
+    /// <summary>Places in what is polled.</summary>
+    private const int Faults = 0;
+
+    private const int Wakeup = 1;
+    private const int FirstStore = 2;
+
     private readonly PagingCore _core;
     private readonly EventFd _wakeup = new();
     private readonly Thread _thread;
     private readonly UffdMessage[] _messages = new UffdMessage[BatchEvents];
     private readonly Fault[] _aside = new Fault[MaxSetAside];
     private readonly bool[] _toFlush;
+    private readonly PollDescriptor[] _waits;
+    private volatile bool _descriptorsAreOld = true;
     private int _asideCount;
     private volatile bool _starved;
     private volatile bool _stop;
@@ -32,6 +41,14 @@ internal sealed class FaultThread : IDisposable
     {
         _core = core;
         _toFlush = new bool[core.Stores.Length];
+        _waits = new PollDescriptor[FirstStore + core.Stores.Length];
+        Array.Fill(_waits, new PollDescriptor { Fd = -1, Events = PollDescriptor.In });
+        _waits[Wakeup].Fd = _wakeup.Descriptor;
+        foreach (var store in core.Stores)
+        {
+            store.Demand.WhenConnectionChanges(ConnectionChanged);
+        }
+
         _thread = new Thread(Run) { IsBackground = true, Name = "faults" };
     }
 
@@ -60,8 +77,14 @@ internal sealed class FaultThread : IDisposable
         }
     }
 
-    /// <summary>After <see cref="Stop"/>, when nobody can call <see cref="Wake"/> any more.</summary>
+    /// <summary>After <see cref="Stop"/>, when nobody can call <see cref="Wake"/> any more and the stores are disposed.</summary>
     public void Dispose() => _wakeup.Dispose();
+
+    private void ConnectionChanged()
+    {
+        _descriptorsAreOld = true;
+        _wakeup.Signal();
+    }
 
     private void Run()
     {
@@ -73,34 +96,84 @@ internal sealed class FaultThread : IDisposable
             Interlocked.MemoryBarrier();
             RetrySetAside();
             Flush();
-            if (_asideCount > MaxSetAside - BatchEvents)
-            {
-                _wakeup.Wait(-1);
-                _wakeup.Drain();
-                continue;
-            }
-
-            if (!_core.Pages.Uffd.WaitReadable(-1, _wakeup))
-            {
-                _wakeup.Drain();
-                continue;
-            }
-
-            int count = _core.Pages.Uffd.ReadEvents(_messages);
-            if (count < 0)
+            bool room = _asideCount <= MaxSetAside - BatchEvents;
+            Wait(room);
+            // Faults first: what they ask for is on its way while the answers are put in.
+            if (room && !ReadFaults())
             {
                 _core.Report("The VM's faults can't be read any more. Restart the worker.");
                 return;
             }
 
-            long now = Stopwatch.GetTimestamp();
-            for (int i = 0; i < count; i++)
+            ReadAnswers();
+            AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - before;
+        }
+    }
+
+    /// <summary>Until there is a fault (if there is room to remember it), an answer, or a wake-up.</summary>
+    private void Wait(bool faults)
+    {
+        if (_descriptorsAreOld)
+        {
+            _descriptorsAreOld = false;
+            Interlocked.MemoryBarrier();
+            for (int i = 0; i < _core.Stores.Length; i++)
             {
-                Take(_messages[i], now);
+                _waits[FirstStore + i].Fd = _core.Stores[i].Demand.Descriptor;
+            }
+        }
+
+        _waits[Faults].Fd = faults ? _core.Pages.Uffd.Descriptor : -1;
+        Userfaultfd.Wait(_waits);
+        if (_waits[Wakeup].ReturnedEvents != 0)
+        {
+            _wakeup.Drain();
+        }
+    }
+
+    private bool ReadFaults()
+    {
+        if (_waits[Faults].ReturnedEvents == 0)
+        {
+            return true;
+        }
+
+        int count = _core.Pages.Uffd.ReadEvents(_messages);
+        if (count < 0)
+        {
+            return false;
+        }
+
+        long now = Stopwatch.GetTimestamp();
+        for (int i = 0; i < count; i++)
+        {
+            Take(_messages[i], now);
+        }
+
+        Flush();
+        return true;
+    }
+
+    private void ReadAnswers()
+    {
+        for (int i = 0; i < _core.Stores.Length; i++)
+        {
+            short events = _waits[FirstStore + i].ReturnedEvents;
+            if (events == 0)
+            {
+                continue;
             }
 
-            Flush();
-            AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - before;
+            if ((events & PollDescriptor.In) != 0)
+            {
+                _core.Stores[i].Demand.ReadAnswers();
+            }
+
+            if ((events & ~PollDescriptor.In) != 0)
+            {
+                // It has broken, or was closed just now: not to be polled until it is another one.
+                _waits[FirstStore + i].Fd = -1;
+            }
         }
     }
 

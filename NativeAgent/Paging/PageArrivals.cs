@@ -3,7 +3,7 @@ using FCtrans.Agent.Interop;
 
 namespace FCtrans.Agent.Paging;
 
-/// <summary>What becomes of a page that a sub-host has sent: on the answer thread of its store, which owns every page in Fetching.</summary>
+/// <summary>What becomes of a page that a sub-host has sent: on the thread that reads the answers, which owns every page in Fetching.</summary>
 internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 {
     public void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content)

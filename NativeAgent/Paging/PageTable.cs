@@ -12,14 +12,14 @@ namespace FCtrans.Agent.Paging;
 /// Unused          Busy            fault thread
 /// Remote          Fetching        fault thread; it asks after this
 /// Remote          Lost            whoever learns that the sub-host is gone for good
-/// Fetching        Resident        answer thread, after UFFDIO_COPY
-/// Fetching        ResidentClean   answer thread, after UFFDIO_COPY with write protection
-/// Fetching        Remote          answer thread: the host has no memory for it now
-/// Fetching        Lost            answer thread: the sub-host does not have it
+/// Fetching        Resident        whoever reads its answer, after UFFDIO_COPY
+/// Fetching        ResidentClean   whoever reads its answer, after UFFDIO_COPY with write protection
+/// Fetching        Remote          whoever reads its answer: the host has no memory for it now
+/// Fetching        Lost            whoever reads its answer: the sub-host does not have it
 /// Resident        Evicting        evictor; it protects after this
 /// Resident        Resident        evictor: an old copy was discarded, and that was acknowledged (the sub-host's name goes)
 /// Resident        Busy            fault thread: to lift a protection that is left over
-/// ResidentClean   Busy            fault or answer thread: to lift its protection; evictor: to drop it
+/// ResidentClean   Busy            fault thread, or whoever read its answer: to lift its protection; evictor: to drop it
 /// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
 /// Busy            Resident        its owner, after lifting the protection, or after UFFDIO_ZEROPAGE
 /// Busy            ResidentClean   its owner, which found nothing to change

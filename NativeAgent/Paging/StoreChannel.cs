@@ -63,6 +63,16 @@ internal abstract class StoreChannel : IDisposable
     /// <summary>A connection is there. Runs on the channel's thread before anything is read.</summary>
     protected abstract void Connected(FrameConnection connection);
 
+    /// <summary>Reads until the connection has ended; on the channel's thread.</summary>
+    /// <exception cref="IOException">It broke.</exception>
+    protected virtual void Read(FrameConnection connection)
+    {
+        while (connection.ReadHeader(out var frame))
+        {
+            Received(connection, frame);
+        }
+    }
+
     /// <summary>One frame has arrived; its payload has not been read.</summary>
     protected abstract void Received(FrameConnection connection, in FrameHeader frame);
 
@@ -114,11 +124,7 @@ internal abstract class StoreChannel : IDisposable
             }
 
             Connected(connection);
-            while (connection.ReadHeader(out var frame))
-            {
-                Received(connection, frame);
-            }
-
+            Read(connection);
             error = "The sub-host's worker closed the connection.";
         }
         catch (IOException e)

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
 using System.Security.Authentication;
@@ -19,6 +20,8 @@ internal sealed class FrameConnection : IDisposable
 
     private readonly Lock _sendLock = new();
     private readonly Stream _stream;
+    private readonly SocketStream? _plain;
+    private readonly TlsRecordStream? _records;
     private readonly Socket _socket;
     private readonly bool _connector;
     private readonly byte[] _write = GC.AllocateUninitializedArray<byte>(WriteBufferBytes, pinned: true);
@@ -33,9 +36,13 @@ internal sealed class FrameConnection : IDisposable
     private long _bytesReceived;
 
     /// <param name="connector">Whether this is the side that connected.</param>
-    internal FrameConnection(Stream stream, Socket socket, long vmPages, ConnectionPurpose purpose, bool connector)
+    /// <param name="records">What is below the TLS in <paramref name="stream"/>; null without TLS, and where <see cref="ReadAvailable"/> is not used.</param>
+    internal FrameConnection(
+        Stream stream, Socket socket, long vmPages, ConnectionPurpose purpose, bool connector, TlsRecordStream? records = null)
     {
         _stream = stream;
+        _plain = stream as SocketStream;
+        _records = records;
         _socket = socket;
         _connector = connector;
         VmPages = vmPages;
@@ -201,6 +208,65 @@ internal sealed class FrameConnection : IDisposable
         }
     }
 
+    /// <summary>
+    /// For a reading thread that has more to do than wait here: takes what is there now, without blocking. False when that was nothing.
+    /// Then take the whole frames by <see cref="TryReadFrame"/>, before this is called again: it overwrites them.
+    /// </summary>
+    public bool ReadAvailable()
+    {
+        if (_records is not null && !Guarded(_records, static r => r.Pump()))
+        {
+            return false;
+        }
+
+        Compact();
+        int got = _plain is not null ? Guarded(this, static c => c._plain!.TryRead(c._read.AsSpan(c._readEnd))) : ReadStream(_read.AsSpan(_readEnd));
+        if (got == 0)
+        {
+            throw _readEnd == 0 ? new IOException("The peer closed the connection.") : Cut();
+        }
+
+        _readEnd += Math.Max(0, got);
+        return got > 0;
+    }
+
+    /// <summary>The next frame of those that <see cref="ReadAvailable"/> has brought; false when there is no whole one.</summary>
+    /// <param name="payload">Good until the next <see cref="ReadAvailable"/>; does not move in memory.</param>
+    public bool TryReadFrame(out FrameHeader header, out ReadOnlySpan<byte> payload)
+    {
+        header = default;
+        payload = default;
+        if (!HasBufferedInput)
+        {
+            return false;
+        }
+
+        // Looked at before the header is checked: a frame that will not fit is refused, whatever it says it is.
+        uint bytes = BinaryPrimitives.ReadUInt32LittleEndian(_read.AsSpan(_readAt + FrameHeader.PayloadBytesAt));
+        if (bytes > ReadBufferBytes / 2)
+        {
+            throw Refuse($"A payload of {bytes} bytes was not expected here.");
+        }
+
+        if (_readEnd - _readAt < FrameHeader.Size + bytes)
+        {
+            return false;
+        }
+
+        ReadHeader(out header);
+        payload = _read.AsSpan(_readAt, header.PayloadBytes);
+        _readAt += header.PayloadBytes;
+        _bytesReceived += header.PayloadBytes;
+        _payloadLeft = 0;
+        return true;
+    }
+
+    /// <summary>After <see cref="ReadAvailable"/> said true: it may have left something that <c>poll(2)</c> on <see cref="Descriptor"/> does not tell of.</summary>
+    public bool MayHaveMore => _records is { HasRecord: true };
+
+    /// <summary>For <c>poll(2)</c>; as long as the connection is not disposed.</summary>
+    public int Descriptor => (int)_socket.Handle;
+
     /// <summary>Ends the connection from any thread: the reader and senders get an <see cref="IOException"/>. May be called again.</summary>
     public void Abort()
     {
@@ -299,13 +365,7 @@ internal sealed class FrameConnection : IDisposable
             return true;
         }
 
-        if (_readAt > 0)
-        {
-            Buffer.BlockCopy(_read, _readAt, _read, 0, _readEnd - _readAt);
-            _readEnd -= _readAt;
-            _readAt = 0;
-        }
-
+        Compact();
         while (_readEnd < bytes)
         {
             int got = ReadStream(_read.AsSpan(_readEnd));
@@ -318,6 +378,28 @@ internal sealed class FrameConnection : IDisposable
         }
 
         return true;
+    }
+
+    private void Compact()
+    {
+        if (_readAt > 0)
+        {
+            Buffer.BlockCopy(_read, _readAt, _read, 0, _readEnd - _readAt);
+            _readEnd -= _readAt;
+            _readAt = 0;
+        }
+    }
+
+    private static TResult Guarded<T, TResult>(T of, Func<T, TResult> read)
+    {
+        try
+        {
+            return read(of);
+        }
+        catch (ObjectDisposedException e)
+        {
+            throw new IOException("The connection ended: " + e.Message, e);
+        }
     }
 
     private int ReadStream(Span<byte> destination)

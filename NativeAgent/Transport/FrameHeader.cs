@@ -17,6 +17,9 @@ internal readonly record struct FrameHeader(
 {
     public const int Size = 32;
 
+    /// <summary>Where <see cref="PayloadBytes"/> is.</summary>
+    public const int PayloadBytesAt = 8;
+
     /// <summary>The most bytes that one frame carries.</summary>
     public const int MaxPayloadBytes = 1 << 20;
 

@@ -81,16 +81,19 @@ internal static class PeerConnector
             socket.SendTimeout = milliseconds;
             socket.Connect(address, port);
             socket.SendTimeout = 0;
-            stream = new NetworkStream(socket, ownsSocket: false);
+            var plain = new SocketStream(socket);
+            TlsRecordStream? records = null;
+            stream = plain;
             if (tls)
             {
-                var secure = new SslStream(stream, leaveInnerStreamOpen: false);
+                records = new TlsRecordStream(plain);
+                var secure = new SslStream(records, leaveInnerStreamOpen: false);
                 stream = secure;
                 secure.AuthenticateAsClient(PeerTls.Client(
                     certificate ?? throw new ArgumentNullException(nameof(certificate)), thumbprint));
             }
 
-            var connection = new FrameConnection(stream, socket, hello.Pages, hello.Purpose, connector: true);
+            var connection = new FrameConnection(stream, socket, hello.Pages, hello.Purpose, connector: true, records);
             connection.SendHello(hello);
             peer = connection.ReadHello();
             if (peer.SplitId != hello.SplitId || peer.Pages != hello.Pages)

@@ -275,13 +275,14 @@ internal sealed class PeerListener : IDisposable
         connection = null;
         using var deadline = new Timer(s => ((Socket)s!).Dispose(), socket, _options.HandshakeTimeout, Timeout.InfiniteTimeSpan);
         PeerTls.Configure(socket);
-        Stream stream = new NetworkStream(socket, ownsSocket: false);
+        var plain = new SocketStream(socket);
+        Stream stream = plain;
         try
         {
             WorkerRole? role = null;
             if (_options.Certificate is { } certificate)
             {
-                var secure = new SslStream(stream, leaveInnerStreamOpen: false);
+                var secure = new SslStream(plain, leaveInnerStreamOpen: false);
                 stream = secure;
                 secure.AuthenticateAsServer(PeerTls.Server(certificate, _peers.Keys));
                 role = _peers[WorkerCertificate.ThumbprintOf(secure.RemoteCertificate!)];

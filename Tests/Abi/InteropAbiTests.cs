@@ -131,6 +131,9 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
         headers.AssertSame("POLLIN", PollDescriptor.In);
         headers.AssertSame("POLLERR", PollDescriptor.Error);
         headers.AssertSame("POLLHUP", PollDescriptor.HangUp);
+        headers.AssertSame("POLLRDHUP", PollDescriptor.ReadHangUp);
+        headers.AssertSame("MSG_DONTWAIT", MessageFlag.DontWait);
+        headers.AssertSame("MSG_NOSIGNAL", MessageFlag.NoSignal);
         headers.AssertSame("O_RDONLY", OpenFlag.ReadOnly);
         headers.AssertSame("O_RDWR", OpenFlag.ReadWrite);
         headers.AssertSame("O_NONBLOCK", OpenFlag.NonBlock);

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
@@ -133,7 +134,7 @@ int main(void)
     SIZE(struct statfs); OFFSET(struct statfs, f_type); OFFSET(struct statfs, f_bsize); OFFSET(struct statfs, f_bavail);
     SIZE(struct pollfd); OFFSET(struct pollfd, fd); OFFSET(struct pollfd, events); OFFSET(struct pollfd, revents);
     SIZE(struct timespec); OFFSET(struct timespec, tv_nsec);
-    VALUE(POLLIN); VALUE(POLLERR); VALUE(POLLHUP);
+    VALUE(POLLIN); VALUE(POLLERR); VALUE(POLLHUP); VALUE(POLLRDHUP); VALUE(MSG_DONTWAIT); VALUE(MSG_NOSIGNAL);
     SIZE(struct user_regs_struct);
 #define REGISTER(r) OFFSET(struct user_regs_struct, r)
     REGISTER(r15); REGISTER(r14); REGISTER(r13); REGISTER(r12); REGISTER(rbp); REGISTER(rbx); REGISTER(r11); REGISTER(r10);
@@ -154,5 +155,6 @@ int main(void)
     VALUE(EPERM); VALUE(ENOENT); VALUE(ESRCH); VALUE(EINTR); VALUE(EIO); VALUE(ENXIO); VALUE(EBADF); VALUE(ECHILD); VALUE(EAGAIN);
     VALUE(ENOMEM); VALUE(EACCES); VALUE(EFAULT); VALUE(EBUSY); VALUE(EEXIST); VALUE(EINVAL); VALUE(EMFILE); VALUE(ENOTTY);
     VALUE(ENOSPC); VALUE(EPIPE); VALUE(ENOSYS); VALUE(EOPNOTSUPP); VALUE(ETIMEDOUT);
+    VALUE(ENETUNREACH); VALUE(ECONNRESET); VALUE(ECONNREFUSED); VALUE(EHOSTUNREACH);
     return 0;
 }

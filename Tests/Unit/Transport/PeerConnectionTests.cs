@@ -72,6 +72,66 @@ public sealed class PeerConnectionTests : IDisposable
         Assert.Equal(sent.Sum(s => 32L + s.Item2.Length) + 32 + 32 + PeerHello.Size, client.BytesSent);
     }
 
+    /// <summary>The fault thread reads so: it takes what is there and never waits for one peer.</summary>
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Frames_can_be_taken_as_they_come_without_waiting(bool tls)
+    {
+        const int Count = 300;
+        using var listener = Listen(tls, (connection, _) =>
+        {
+            var payload = new byte[1 + 4096];
+            payload[0] = 1;
+            while (connection.ReadHeader(out var header) && header.Sequence != Count)
+            {
+                payload.AsSpan(1).Fill((byte)header.Sequence);
+                connection.Send(header with { Type = FrameType.GetDone }, payload);
+                if (!connection.HasBufferedInput)
+                {
+                    connection.Flush();
+                }
+            }
+        });
+        using var client = Connect(listener.Port, tls, ConnectionPurpose.Demand);
+        Assert.False(client.ReadAvailable());
+        for (uint i = 0; i < Count; i++)
+        {
+            client.Send(FrameHeader.Of(FrameType.Get, new PageRange(i, 1), i));
+        }
+
+        client.Flush();
+        uint next = 0;
+        WaitFor(() =>
+        {
+            while (client.ReadAvailable())
+            {
+                while (client.TryReadFrame(out var header, out var payload))
+                {
+                    Assert.Equal((FrameType.GetDone, next, 4097), (header.Type, header.Sequence, payload.Length));
+                    Assert.Equal(-1, payload[1..].IndexOfAnyExcept((byte)next));
+                    next++;
+                }
+            }
+
+            return next == Count;
+        });
+        Assert.Equal(Count * (32L + 4097) + 32 + PeerHello.Size, client.BytesReceived);
+        client.Send(FrameHeader.Of(FrameType.Get, new PageRange(0, 1), Count));
+        client.Flush();
+        WaitFor(() =>
+        {
+            try
+            {
+                return client.ReadAvailable();
+            }
+            catch (IOException)
+            {
+                return true;
+            }
+        });
+    }
+
     [Fact]
     public void Sending_and_reading_do_not_allocate()
     {
@@ -253,8 +313,9 @@ public sealed class PeerConnectionTests : IDisposable
         return listener;
     }
 
-    private FrameConnection Connect(int port, bool tls) =>
-        PeerConnector.Connect(IPAddress.Loopback, port, _sub.Thumbprint, _main, Hello(), TimeSpan.FromSeconds(10), tls, out _);
+    private FrameConnection Connect(int port, bool tls, ConnectionPurpose purpose = ConnectionPurpose.Bulk) =>
+        PeerConnector.Connect(
+            IPAddress.Loopback, port, _sub.Thumbprint, _main, Hello() with { Purpose = purpose }, TimeSpan.FromSeconds(10), tls, out _);
 
     private static void WaitFor(Func<bool> state)
     {

@@ -1,0 +1,13 @@
+namespace FCtrans.Agent.Paging;
+
+/// <summary>Takes the answers to the pages asked for, on the thread that reads them; must not block on the network.</summary>
+internal unsafe interface IPageArrivals
+{
+    /// <param name="content">The page, 4096 bytes; good until the call returns.</param>
+    /// <param name="forWrite">As given when it was asked for.</param>
+    /// <param name="startedAt">As given when it was asked for.</param>
+    void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content);
+
+    /// <summary>The store answered that it does not have the page.</summary>
+    void Missing(int sub, long page);
+}
