@@ -63,5 +63,33 @@ internal static class HostRegistry
             : throw Failure.HostNotConnected(pattern);
     }
 
+    /// <summary>
+    /// Asks all connected hosts at once for what lies on one of them. One that does not answer matters only when the others do
+    /// not have it: then its failure is what the user must know.
+    /// </summary>
+    /// <param name="find">Picks from the answers; empty when it is not there.</param>
+    public static async Task<TFound[]> SearchAsync<TAnswer, TFound>(
+        Func<KvmHostConnection, Task<TAnswer>> ask, Func<IEnumerable<(KvmHost Host, TAnswer Answer)>, IEnumerable<TFound>> find)
+    {
+        KvmHost[] hosts = All is { Length: > 0 } connected ? connected : throw Failure.NoHostConnected();
+        Task<TAnswer>[] asked = [.. hosts.Select(h => ask(h.Connection))];
+        var answers = new List<(KvmHost, TAnswer)>();
+        FCtransException? failure = null;
+        for (int i = 0; i < hosts.Length; i++)
+        {
+            try
+            {
+                answers.Add((hosts[i], await asked[i].ConfigureAwait(false)));
+            }
+            catch (FCtransException e)
+            {
+                failure ??= e;
+            }
+        }
+
+        TFound[] found = [.. find(answers)];
+        return found.Length == 0 && failure is not null ? throw failure : found;
+    }
+
     private static bool SameName(string a, string b) => string.Equals(a, b, StringComparison.OrdinalIgnoreCase);
 }

@@ -31,10 +31,9 @@ public sealed class VmReference
             return _vm.KvmHost.IsDisconnected ? throw Failure.HostNotConnected(_vm.KvmHost.Name) : _vm;
         }
 
-        KvmHost[] hosts = HostRegistry.All is { Length: > 0 } connected ? connected : throw Failure.NoHostConnected();
-        IReadOnlyList<VmInfo>[] vms = await Task.WhenAll(hosts.Select(h => h.Connection.ListVmsAsync(cancellation)))
-            .ConfigureAwait(false);
-        KvmVm[] found = [.. hosts.Zip(vms).SelectMany(p => p.Second.Where(v => v.Name == _name).Select(v => new KvmVm(p.First, v)))];
+        KvmVm[] found = await HostRegistry.SearchAsync(
+            h => h.ListVmsAsync(cancellation),
+            all => all.SelectMany(p => p.Answer.Where(v => v.Name == _name).Select(v => new KvmVm(p.Host, v)))).ConfigureAwait(false);
 
         // While a VM is moved, its main host has a QEMU of the same name that waits for it: one VM all the same.
         if (found.Length > 1 && found[0].SplitId.Length > 0 && found.All(v => v.SplitId == found[0].SplitId))

@@ -17,6 +17,12 @@ function New-ConnectedLab([string[]] $Name) {
     $result
 }
 
+<# Takes the lab down. Its hosts are disconnected first: a connection to a host that is gone would be asked ever after. #>
+function Remove-ConnectedLab {
+    Disconnect-KvmHost *
+    Remove-Lab
+}
+
 <# Runs a command on a lab host and returns what it printed; its failure is an error. #>
 function Invoke-OnHost($LabHost, [string] $Command) {
     $result = Invoke-LabHost -LabHost $LabHost -Command $Command

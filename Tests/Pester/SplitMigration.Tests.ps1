@@ -25,7 +25,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
     }
 
     AfterAll {
-        Remove-Lab
+        Remove-ConnectedLab
     }
 
     It 'finds what the guest does not use' {

@@ -30,7 +30,7 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
     }
 
     AfterAll {
-        Remove-Lab
+        Remove-ConnectedLab
     }
 
     It 'fails, with the VM at the source, when the source worker is killed at <Point>' -ForEach @(
@@ -100,7 +100,7 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
 
 Describe 'A migration whose worker is killed at the commitment' -Tag 'Vm' {
     AfterAll {
-        Remove-Lab
+        Remove-ConnectedLab
     }
 
     It 'ends with the VM running on the main host: <Worker> at <Point>' -ForEach @(
@@ -123,7 +123,7 @@ Describe 'A migration whose worker is killed at the commitment' -Tag 'Vm' {
             (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
         }
         finally {
-            Remove-Lab
+            Remove-ConnectedLab
         }
     }
 }

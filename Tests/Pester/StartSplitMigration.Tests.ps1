@@ -38,7 +38,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
     }
 
     AfterAll {
-        Remove-Lab
+        Remove-ConnectedLab
     }
 
     It 'shows progress, and Ctrl+C gives it up and leaves the VM running' {
