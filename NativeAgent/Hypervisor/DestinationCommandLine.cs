@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using FCtrans.Agent.Interop;
 
 namespace FCtrans.Agent.Hypervisor;
 
@@ -112,7 +113,7 @@ internal sealed record DestinationCommandLine(
         private readonly List<string> _arguments = [source.Executable];
         private readonly List<string> _sockets = [];
         private readonly SortedSet<string> _directories = new(StringComparer.Ordinal);
-        private readonly Func<string, bool> _isTaken = paths.IsTaken ?? Path.Exists;
+        private readonly Func<string, bool> _isTaken = paths.IsTaken ?? UnixSockets.IsTaken;
         private readonly Dictionary<string, DestinationRamFile> _ramFiles = source.Backends.ToDictionary(
             b => b.Id,
             b => new DestinationRamFile(b.Id, Path.Combine(paths.RamDirectory, paths.RamFilePrefix + SafeName(b.Id)), b.Bytes));

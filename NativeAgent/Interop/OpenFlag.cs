@@ -7,4 +7,5 @@ internal static class OpenFlag
     public const int ReadWrite = 2;
     public const int NonBlock = 0x800;
     public const int CloseOnExec = 0x80000;
+    public const int PathOnly = 0x200000;
 }

@@ -94,6 +94,7 @@ internal sealed class DestinationVm : IDisposable
             vm.Dispose();
         }
 
+        RemoveSockets(directory);
         string ram = RamDirectory(directory.SplitId);
         if (Directory.Exists(ram))
         {
@@ -181,23 +182,16 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Waits for the VM's end.</summary>
     public bool WaitExit(TimeSpan timeout) => _process.WaitExit(timeout);
 
-    /// <summary>Ends a VM that never ran here, and removes the sockets and the PID file that it leaves when it is killed.</summary>
+    /// <summary>Ends a VM that never ran here, and removes what it leaves.</summary>
     public void Kill()
     {
-        if (_process.WaitExit(TimeSpan.Zero))
+        if (!_process.WaitExit(TimeSpan.Zero))
         {
-            // It ended before: another VM may have taken its paths since.
-            return;
+            _process.SendSignal(9);
+            _process.WaitExit(TimeSpan.FromSeconds(10));
         }
 
-        _process.SendSignal(9);
-        _process.WaitExit(TimeSpan.FromSeconds(10));
-
-        // Left there, they would drive the next attempt from the VM's own paths.
-        foreach (string path in (_directory.Read(Markers.QemuFiles)?.Split('\n') ?? []).Where(File.Exists))
-        {
-            File.Delete(path);
-        }
+        RemoveSockets(_directory);
     }
 
     public void Dispose()
@@ -206,6 +200,22 @@ internal sealed class DestinationVm : IDisposable
         _monitor?.Dispose();
         _process.Dispose();
         Ram.Dispose();
+    }
+
+    /// <summary>
+    /// Removes the sockets and the PID file of a QEMU that was killed or gave up: left there, they would drive the next attempt
+    /// from the VM's own paths. Another VM may have taken them since; then they are in use.
+    /// </summary>
+    private static void RemoveSockets(WorkerDirectory directory)
+    {
+        foreach (string path in directory.Read(Markers.QemuFiles)?.Split('\n') ?? [])
+        {
+            UnixSockets.RemoveStale(path);
+            if (File.Exists(path) && !UnixSockets.IsSocket(path) && int.TryParse(File.ReadAllText(path), out int processId) && !Directory.Exists($"/proc/{processId}"))
+            {
+                File.Delete(path);
+            }
+        }
     }
 
     private static string RamDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-ram";

@@ -294,12 +294,16 @@ internal sealed class SourceMigration : IDisposable
         }
     });
 
-    /// <summary>Best effort: a host that can't be reached finds out by itself, or is cleaned by the module.</summary>
+    /// <summary>
+    /// Best effort: a host that can't be reached finds out by itself, or is cleaned by the module. All at once: whoever waits for
+    /// this end shall not wait for one host after the other.
+    /// </summary>
     private void TellOthersToEnd(string reason)
     {
+        Task[] told = [.. _subs.Select(sub => Task.Run(() => EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason)))];
         try
         {
-            _control ??= new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+            _control ??= new ControlChannel(Connect(_main, ConnectionPurpose.Control, EndOfSplit.Patience));
             _control.Send(ControlCode.Abort, reason);
         }
         catch (Exception e) when (e is MigrationException or IOException)
@@ -307,19 +311,16 @@ internal sealed class SourceMigration : IDisposable
             WorkerLog.Write($"the main host could not be told of the end: {e.Message}");
         }
 
-        foreach (var sub in _subs)
-        {
-            EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason);
-        }
+        Task.WaitAll(told);
     }
 
-    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose) => PeerConnector.Connect(
+    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan? timeout = null) => PeerConnector.Connect(
         IPAddress.Parse(peer.Address),
         (int)peer.Port,
         peer.Thumbprint,
         _certificate,
         new PeerHello(_spec.SplitId, WorkerRole.Source, purpose, _pageCount),
-        s_connectTimeout,
+        timeout ?? s_connectTimeout,
         _spec.Tls,
         out _);
 }

@@ -138,6 +138,7 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
         headers.AssertSame("O_RDWR", OpenFlag.ReadWrite);
         headers.AssertSame("O_NONBLOCK", OpenFlag.NonBlock);
         headers.AssertSame("O_CLOEXEC", OpenFlag.CloseOnExec);
+        headers.AssertSame("O_PATH", OpenFlag.PathOnly);
         headers.AssertSame("EFD_NONBLOCK", OpenFlag.NonBlock);
         headers.AssertSame("EFD_CLOEXEC", OpenFlag.CloseOnExec);
         headers.AssertSame("SEEK_DATA", Constant(typeof(SparseFile), "SeekData"));

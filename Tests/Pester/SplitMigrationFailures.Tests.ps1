@@ -10,9 +10,9 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
         $setup = New-ConnectedLab source, main, sub1, sub2
         $source, $main, $sub1, $sub2 = 'source', 'main', 'sub1', 'sub2' | ForEach-Object { $setup.Connection[$_] }
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 1GB
-        $null = Invoke-LabGuest -Guest $guest -Command 'fill 256'
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
         $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
-        $arguments = @{ MainHost = $main; SubHost = $sub1, $sub2; MainMemory = 160MB }
+        $arguments = @{ MainHost = $main; SubHost = $sub1, $sub2; MainMemory = 128MB }
 
         function Assert-RunsAtSource {
             (Get-KvmVm -KvmHost $source -Name vm1).State | Should -Be 'running'
@@ -77,7 +77,7 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
         $script = "Import-Module '$root/out/FCtrans/FCtrans.psd1'; " +
             "`$s, `$m, `$a, `$b = '$($setup.Host.source.Address)', '$($setup.Host.main.Address)', '$($setup.Host.sub1.Address)', '$($setup.Host.sub2.Address)' | " +
             "ForEach-Object { Connect-KvmHost -HostName `$_ -KeyFile '$($lab.KeyPath)' -KnownHostsFile '$($lab.KnownHostsPath)' }; " +
-            "Get-KvmVm -KvmHost `$s -Name vm1 | Start-SplitMigration -MainHost `$m -SubHost `$a, `$b -MainMemory 160MB"
+            "Get-KvmVm -KvmHost `$s -Name vm1 | Start-SplitMigration -MainHost `$m -SubHost `$a, `$b -MainMemory 128MB"
         $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
         foreach ($argument in '-NoProfile', '-NonInteractive', '-Command', $script) { $start.ArgumentList.Add($argument) }
         $start.RedirectStandardOutput = $true
