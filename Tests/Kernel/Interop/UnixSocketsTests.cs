@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using FCtrans.Agent.Interop;
+using Xunit;
 
 namespace FCtrans.Kernel.Tests.Interop;
 
