@@ -76,6 +76,9 @@ internal sealed partial class QemuMonitor
     /// <param name="parameters">As <c>migrate-set-parameters</c> takes them: <c>downtime-limit</c> in ms, <c>max-bandwidth</c> in bytes/s, …</param>
     public void SetMigrationParameters(JsonObject parameters) => Execute("migrate-set-parameters", parameters);
 
+    /// <summary>All migration parameters of this QEMU, by name.</summary>
+    public JsonObject QueryMigrationParameters() => Object(Execute("query-migrate-parameters"));
+
     /// <param name="uri">Such as <c>unix:PATH</c>, <c>tcp:HOST:PORT</c>, <c>fd:NAME</c>, <c>exec:COMMAND</c>.</param>
     public void Migrate(string uri) => Execute("migrate", new JsonObject { ["uri"] = uri });
 

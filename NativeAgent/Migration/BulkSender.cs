@@ -1,121 +1,209 @@
-using System.Collections.Concurrent;
-using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
 
 namespace FCtrans.Agent.Migration;
 
 /// <summary>
-/// Sends pages to one host over one connection, on a thread of its own, in the order in which they were given. Reads them by
-/// pread, so that a hole in the RAM file stays one. Given work by one thread, the migration's.
+/// Sends pages to one host over several connections at once, each a <see cref="SendLane"/> with a thread of its own. Given work by one
+/// thread, the migration's, which gives no page twice between two barriers: so it does not matter which lane takes what.
 /// </summary>
-internal sealed unsafe class BulkSender : IDisposable
+internal sealed class BulkSender : IDisposable
 {
-    /// <summary>Pages in one frame at most (1 MiB).</summary>
+    /// <summary>Pages in one piece of work at most (1 MiB).</summary>
     public const int PagesPerFrame = 256;
 
     // Deep enough to keep the link busy while the migration's thread looks for more, shallow enough to stop quickly.
     private const int QueueLength = 64;
 
-    private readonly BlockingCollection<Work> _queue = new(QueueLength);
-    private readonly GuestRam _ram;
-    private readonly FrameConnection _connection;
-    private readonly bool _reduce;
-    private readonly RateLimiter? _limiter;
-    private readonly byte[] _buffer = GC.AllocateArray<byte>(PagesPerFrame * PageIndex.PageSize, pinned: true);
-    private readonly byte[] _compressed = new byte[PageCompression.BufferBytes];
-    private readonly ManualResetEventSlim _barrierDone = new(initialState: true);
-    private readonly Thread _thread;
-    private volatile Exception? _failure;
-    private uint _sequence;
-    private long _pagesSent;
-    private long _zeroPages;
-    private readonly List<PageRange> _zeroRanges = [];
+    private readonly SendWork[] _queue = new SendWork[QueueLength];
+    private readonly SendLane[] _lanes;
 
-    /// <param name="name">Of the host, for the thread and for messages.</param>
-    /// <param name="ram">The guest's RAM; not owned.</param>
-    /// <param name="connection">A bulk connection; owned.</param>
-    /// <param name="reduce">Send pages of zeros as ranges, and others compressed where that pays. Off for the baseline that sends everything.</param>
-    /// <param name="limiter">Shared by all senders; null for none.</param>
-    public BulkSender(string name, GuestRam ram, FrameConnection connection, bool reduce, RateLimiter? limiter)
+    /// <summary>Guards all below; pulsed at every change.</summary>
+    private readonly object _gate = new();
+    private int _first;
+    private int _count;
+    private int _barrier;
+    private bool _ended;
+    private Exception? _failure;
+
+    /// <param name="name">Of the host, for threads and messages.</param>
+    /// <param name="options">What all its lanes share.</param>
+    /// <param name="connect">Opens the connection of a lane: at the beginning, and again when it was lost.</param>
+    /// <param name="lanes">How many connections.</param>
+    public BulkSender(string name, SendOptions options, Func<int, TimeSpan, CancellationToken, FrameConnection> connect, int lanes)
     {
         Name = name;
-        _ram = ram;
-        _connection = connection;
-        _reduce = reduce;
-        _limiter = limiter;
-        _thread = new Thread(Run) { IsBackground = true, Name = $"send {name}" };
-        _thread.Start();
-    }
-
-    private enum WorkKind
-    {
-        Pages,
-        Discard,
-        Barrier,
+        _lanes = new SendLane[lanes];
+        try
+        {
+            for (int i = 0; i < lanes; i++)
+            {
+                int stream = i;
+                _lanes[i] = new SendLane(this, options, i, (limit, cancel) => connect(stream, limit, cancel));
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
 
     public string Name { get; }
 
-    /// <summary>Pages whose content was sent, ranges of zeros not counted.</summary>
-    public long PagesSent => Interlocked.Read(ref _pagesSent);
-
-    public long ZeroPages => Interlocked.Read(ref _zeroPages);
-
-    /// <summary>Bytes given to the connection, frames and all, before TLS.</summary>
-    public long BytesSent => _connection.BytesSent;
-
-    /// <summary>
-    /// What was sent as a range of zeros since the last call: the host holds nothing there. After a barrier only, when the
-    /// sender's thread has nothing to do.
-    /// </summary>
-    public IReadOnlyList<PageRange> TakeZeroRanges()
+    /// <summary>How long a lost connection is tried again. May change while it is.</summary>
+    public TimeSpan Patience
     {
-        PageRange[] ranges = [.. _zeroRanges];
-        _zeroRanges.Clear();
-        return ranges;
+        set
+        {
+            foreach (var lane in _lanes)
+            {
+                lane.PatienceMilliseconds = (long)value.TotalMilliseconds;
+            }
+        }
     }
 
-    /// <summary>Sends the pages' content as it is when their turn comes.</summary>
-    public void Pages(PageRange range) => Add(new Work(WorkKind.Pages, range));
+    /// <summary>Pages whose content was sent, ranges of zeros not counted.</summary>
+    public long PagesSent => _lanes.Sum(lane => lane.PagesSent);
 
-    public void Discard(PageRange range) => Add(new Work(WorkKind.Discard, range));
+    public long ZeroPages => _lanes.Sum(lane => lane.ZeroPages);
+
+    /// <summary>Bytes given to the connections, frames and all, before TLS.</summary>
+    public long BytesSent => _lanes.Sum(lane => lane.BytesSent);
+
+    /// <summary>How often a lost connection was replaced.</summary>
+    public int Reconnects => _lanes.Sum(lane => lane.Reconnects);
+
+    /// <summary>
+    /// What was sent as a range of zeros since the last call: the host holds nothing there. After a barrier only, when no lane
+    /// has anything to do.
+    /// </summary>
+    public IReadOnlyList<PageRange> TakeZeroRanges() => [.. _lanes.SelectMany(lane => lane.TakeZeroRanges())];
+
+    /// <summary>Sends the pages' content as it is when their turn comes.</summary>
+    /// <exception cref="MigrationException">A connection broke and did not come back.</exception>
+    public void Pages(PageRange range) => Add(new SendWork(SendKind.Pages, range));
+
+    /// <exception cref="MigrationException">A connection broke and did not come back.</exception>
+    public void Discard(PageRange range) => Add(new SendWork(SendKind.Discard, range));
 
     /// <summary>Asks for a word when all given so far is applied at the other end; <see cref="WaitBarrier"/> waits for it.</summary>
     public void Barrier()
     {
-        _barrierDone.Reset();
-        Add(new Work(WorkKind.Barrier, default));
+        lock (_gate)
+        {
+            _barrier++;
+            Monitor.PulseAll(_gate);
+        }
     }
 
-    /// <exception cref="MigrationException">The connection broke.</exception>
+    /// <exception cref="MigrationException">A connection broke and did not come back.</exception>
     public void WaitBarrier(CancellationToken cancel)
     {
-        _barrierDone.Wait(cancel);
-        ThrowIfFailed();
+        using var registration = cancel.Register(Pulse);
+        lock (_gate)
+        {
+            while (_count > 0 || _lanes.Any(lane => lane.BarrierDone != _barrier))
+            {
+                cancel.ThrowIfCancellationRequested();
+                ThrowIfFailed();
+                Monitor.Wait(_gate);
+            }
+
+            ThrowIfFailed();
+        }
     }
 
     public void Dispose()
     {
-        _queue.CompleteAdding();
-        if (_failure is not null || !_thread.Join(TimeSpan.FromSeconds(2)))
+        lock (_gate)
         {
-            // Stuck in a send to a host that doesn't answer: closing the connection ends it.
-            _connection.Abort();
-            _thread.Join();
+            _ended = true;
+            _count = 0;
+            Monitor.PulseAll(_gate);
         }
 
-        _connection.Dispose();
-        _queue.Dispose();
-        _barrierDone.Dispose();
+        foreach (var lane in _lanes)
+        {
+            lane?.Dispose();
+        }
     }
 
-    private void Add(Work work)
+    /// <summary>For a lane: its next work; blocks while there is none.</summary>
+    /// <param name="barrier">The last barrier that the lane has passed.</param>
+    internal SendWork Take(int barrier)
     {
-        ThrowIfFailed();
-        while (!_queue.TryAdd(work, millisecondsTimeout: 100))
+        lock (_gate)
         {
+            while (true)
+            {
+                if (_ended || _failure is not null)
+                {
+                    return new SendWork(SendKind.End, default);
+                }
+
+                if (_count > 0)
+                {
+                    var work = _queue[_first];
+                    _first = (_first + 1) % QueueLength;
+                    if (_count-- == QueueLength)
+                    {
+                        Monitor.PulseAll(_gate);
+                    }
+
+                    return work;
+                }
+
+                if (barrier != _barrier)
+                {
+                    // Nothing is added between a barrier and its end, so the queue stays empty until then.
+                    return new SendWork(SendKind.Barrier, new PageRange(_barrier, 0));
+                }
+
+                Monitor.Wait(_gate);
+            }
+        }
+    }
+
+    /// <summary>For a lane: something has changed that others may wait for.</summary>
+    internal void Pulse()
+    {
+        lock (_gate)
+        {
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>For a lane: it can't go on.</summary>
+    internal void Fail(Exception failure)
+    {
+        lock (_gate)
+        {
+            _failure ??= failure;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private void Add(SendWork work)
+    {
+        lock (_gate)
+        {
+            while (_count == QueueLength)
+            {
+                ThrowIfFailed();
+                Monitor.Wait(_gate);
+            }
+
             ThrowIfFailed();
+            _queue[(_first + _count) % QueueLength] = work;
+            if (_count++ == 0)
+            {
+                Monitor.PulseAll(_gate);
+            }
+            else
+            {
+                Monitor.Pulse(_gate);
+            }
         }
     }
 
@@ -126,138 +214,23 @@ internal sealed unsafe class BulkSender : IDisposable
             throw new MigrationException($"The connection to {Name} broke: {failure.Message}", failure);
         }
     }
-
-    private void Run()
-    {
-        try
-        {
-            foreach (var work in _queue.GetConsumingEnumerable())
-            {
-                switch (work.Kind)
-                {
-                    case WorkKind.Pages:
-                        SendPages(work.Range);
-                        break;
-                    case WorkKind.Discard:
-                        _connection.Send(FrameHeader.Of(FrameType.Discard, work.Range), default);
-                        break;
-                    default:
-                        RoundTrip();
-                        _barrierDone.Set();
-                        break;
-                }
-            }
-
-            _connection.Flush();
-        }
-        catch (Exception e) when (e is IOException or ObjectDisposedException)
-        {
-            _failure = e;
-            _barrierDone.Set();
-        }
-    }
-
-    /// <summary>Waits for the word that the host has applied all frames so far.</summary>
-    private void RoundTrip()
-    {
-        _connection.Send(FrameHeader.Of(FrameType.Barrier, ++_sequence));
-        _connection.Flush();
-        if (!_connection.Read(out var answer, _buffer))
-        {
-            throw new IOException("the host closed it");
-        }
-
-        if (answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
-        {
-            throw new ProtocolException($"{answer.Type} {answer.Sequence} came where BarrierDone {_sequence} was due");
-        }
-    }
-
-    private void SendPages(PageRange range)
-    {
-        while (range.Count > 0)
-        {
-            var block = _ram.BlockOf(range.First);
-            long count = Math.Min(Math.Min(range.Count, PagesPerFrame), block.EndPage - range.First);
-            fixed (byte* buffer = _buffer)
-            {
-                SparseFile.Read(block.File, buffer, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
-            }
-
-            SendBuffer(new PageRange(range.First, count));
-            range = new PageRange(range.First + count, range.Count - count);
-        }
-    }
-
-    private void SendBuffer(PageRange range)
-    {
-        _limiter?.Take(range.Bytes);
-        if (!_reduce)
-        {
-            SendContent(range, 0, (int)range.Count);
-            return;
-        }
-
-        int start = 0;
-        while (start < range.Count)
-        {
-            bool zero = IsZero(start);
-            int end = start + 1;
-            while (end < range.Count && IsZero(end) == zero)
-            {
-                end++;
-            }
-
-            if (zero)
-            {
-                var zeros = new PageRange(range.First + start, end - start);
-                _connection.Send(FrameHeader.Of(FrameType.ZeroPages, zeros), default);
-                _zeroRanges.Add(zeros);
-                Interlocked.Add(ref _zeroPages, end - start);
-            }
-            else
-            {
-                SendContent(range, start, end);
-            }
-
-            start = end;
-        }
-    }
-
-    private void SendContent(PageRange range, int start, int end)
-    {
-        Interlocked.Add(ref _pagesSent, end - start);
-        int plain = start;
-        for (int block = start; _reduce && block < end; block += PageCompression.BlockPages)
-        {
-            int blockEnd = Math.Min(block + PageCompression.BlockPages, end);
-            if (PageCompression.TryCompress(Content(block, blockEnd), _compressed, out int length))
-            {
-                SendPlain(range, plain, block);
-                _connection.Send(
-                    FrameHeader.Of(FrameType.CompressedPages, new PageRange(range.First + block, blockEnd - block)),
-                    _compressed.AsSpan(0, length));
-                plain = blockEnd;
-            }
-        }
-
-        SendPlain(range, plain, end);
-    }
-
-    private void SendPlain(PageRange range, int start, int end)
-    {
-        if (end > start)
-        {
-            _connection.Send(FrameHeader.Of(FrameType.Pages, new PageRange(range.First + start, end - start)), Content(start, end));
-        }
-    }
-
-    private ReadOnlySpan<byte> Content(int start, int end) =>
-        _buffer.AsSpan(start << PageIndex.PageShift, (end - start) << PageIndex.PageShift);
-
-    // Vectorised by the library; a page in use differs from zero within its first bytes nearly always.
-    private bool IsZero(int page) =>
-        !_buffer.AsSpan(page << PageIndex.PageShift, PageIndex.PageSize).ContainsAnyExcept((byte)0);
-
-    private readonly record struct Work(WorkKind Kind, PageRange Range);
 }
+
+internal enum SendKind
+{
+    Pages,
+    Discard,
+
+    /// <summary>The number of the barrier is the range's first page.</summary>
+    Barrier,
+    End,
+}
+
+/// <summary>What a lane is to do next.</summary>
+internal readonly record struct SendWork(SendKind Kind, PageRange Range);
+
+/// <summary>What all lanes of a migration share.</summary>
+/// <param name="Ram">The guest's RAM; not owned.</param>
+/// <param name="Reduce">Send pages of zeros as ranges, and others compressed where that pays. Off for the baseline that sends everything.</param>
+/// <param name="Limiter">Shared by all senders; null for none.</param>
+internal sealed record SendOptions(GuestRam Ram, bool Reduce, RateLimiter? Limiter);

@@ -10,7 +10,7 @@ internal sealed class RateLimiter(long bytesPerSecond)
     private readonly Lock _gate = new();
     private double _due;
 
-    /// <summary>Returns when <paramref name="bytes"/> may be sent.</summary>
+    /// <summary>Returns when <paramref name="bytes"/>, which have just been sent, are paid for and more may follow.</summary>
     public void Take(long bytes)
     {
         double wait;

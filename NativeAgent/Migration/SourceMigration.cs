@@ -28,6 +28,9 @@ internal sealed class SourceMigration : IDisposable
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_reconnectPause = TimeSpan.FromMilliseconds(200);
 
+    // More than one, since encryption at either end fills a core before the link is full; no more than there are cores to do it.
+    private static readonly int s_lanes = Math.Clamp(Environment.ProcessorCount, 1, 4);
+
     private readonly WorkerSpec _spec;
     private readonly WorkerDirectory _directory;
     private readonly MigrationProgress _progress;
@@ -64,10 +67,11 @@ internal sealed class SourceMigration : IDisposable
         _control = new ControlChannel(Connect(_main, ConnectionPurpose.Control));
         _control.SendPinned(_kernelPages!);
         var limiter = _spec.BandwidthLimitBytesPerSecond > 0 ? new RateLimiter((long)_spec.BandwidthLimitBytesPerSecond) : null;
-        _senders.Add(new BulkSender(_main.Host, _ram!, Connect(_main, ConnectionPurpose.Bulk), _spec.TrackUnused, limiter));
-        foreach (var sub in _subs)
+        var options = new SendOptions(_ram!, _spec.TrackUnused, limiter);
+        foreach (var peer in (Peer[])[_main, .. _subs])
         {
-            _senders.Add(new BulkSender(sub.Host, _ram!, Connect(sub, ConnectionPurpose.Bulk), _spec.TrackUnused, limiter));
+            _senders.Add(new BulkSender(
+                peer.Host, options, (stream, limit, cancel) => Connect(peer, ConnectionPurpose.Bulk, limit, (byte)stream, cancel), s_lanes));
         }
 
         _progress.Update(s =>
@@ -314,13 +318,18 @@ internal sealed class SourceMigration : IDisposable
         Task.WaitAll(told);
     }
 
-    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan? timeout = null) => PeerConnector.Connect(
-        IPAddress.Parse(peer.Address),
-        (int)peer.Port,
-        peer.Thumbprint,
-        _certificate,
-        new PeerHello(_spec.SplitId, WorkerRole.Source, purpose, _pageCount),
-        timeout ?? s_connectTimeout,
-        _spec.Tls,
-        out _);
+    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan? limit = null) =>
+        Connect(peer, purpose, limit ?? s_connectTimeout, stream: 0, CancellationToken.None);
+
+    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan limit, byte stream, CancellationToken cancel) =>
+        PeerConnector.Connect(
+            IPAddress.Parse(peer.Address),
+            (int)peer.Port,
+            peer.Thumbprint,
+            _certificate,
+            new PeerHello(_spec.SplitId, WorkerRole.Source, purpose, _pageCount, Stream: stream),
+            limit,
+            _spec.Tls,
+            out _,
+            cancel);
 }

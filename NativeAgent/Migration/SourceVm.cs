@@ -21,10 +21,15 @@ internal sealed class SourceVm : IDisposable
     // Only device state passes: no limit of QEMU's shall make the VM wait.
     private const long UnlimitedBytesPerSecond = 1L << 40;
 
+    /// <summary>All that this migration needs; every other is switched off for it.</summary>
+    private static readonly string[] s_capabilities = ["x-ignore-shared", "pause-before-switchover"];
+
+    private static readonly string[] s_parameters = ["max-bandwidth", "downtime-limit", "tls-creds"];
     private static readonly TimeSpan s_stopTimeout = TimeSpan.FromSeconds(30);
 
     private readonly QemuMonitor _monitor;
     private readonly PidFd _process;
+    private readonly WorkerDirectory _directory;
     private readonly string _statePath;
     private DeviceStateReader? _deviceState;
 
@@ -32,6 +37,7 @@ internal sealed class SourceVm : IDisposable
     {
         ProcessId = processId;
         _monitor = monitor;
+        _directory = directory;
         _process = PidFd.Open(processId);
         _statePath = directory.File("state.sock");
     }
@@ -51,8 +57,7 @@ internal sealed class SourceVm : IDisposable
     public void StopForSwitchOver(Action<ReadOnlyMemory<byte>> accept, CancellationToken cancel)
     {
         _deviceState = new DeviceStateReader(_statePath, accept);
-        _monitor.SetMigrationCapabilities(Capabilities(forSource: true));
-        _monitor.SetMigrationParameters(new JsonObject { ["max-bandwidth"] = UnlimitedBytesPerSecond, ["downtime-limit"] = 60_000 });
+        SetUpMigration();
         long deadline = Stopwatch.GetTimestamp() + (long)(s_stopTimeout.TotalSeconds * Stopwatch.Frequency);
         StoppedAt = Stopwatch.GetTimestamp();
         _monitor.Migrate($"unix:{_statePath}");
@@ -122,7 +127,7 @@ internal sealed class SourceVm : IDisposable
         }
 
         WaitUntil(() => _monitor.QueryStatus().Running, "run the VM again");
-        _monitor.SetMigrationCapabilities(Capabilities(forSource: false));
+        RestoreMigration();
     }
 
     /// <summary>Ends the source's QEMU: its VM runs elsewhere now.</summary>
@@ -143,11 +148,58 @@ internal sealed class SourceVm : IDisposable
         _monitor.Dispose();
     }
 
-    private static Dictionary<string, bool> Capabilities(bool forSource) => new()
+    /// <summary>Whatever others have set for migrations of their own (multifd, TLS, limits) must not touch this one.</summary>
+    private void SetUpMigration()
     {
-        ["x-ignore-shared"] = forSource,
-        ["pause-before-switchover"] = forSource,
-    };
+        var capabilities = _monitor.QueryMigrationCapabilities();
+        var parameters = _monitor.QueryMigrationParameters();
+        _directory.Mark(Markers.MigrationSettings, Settings(capabilities, parameters).ToJsonString());
+        _monitor.SetMigrationCapabilities(capabilities.ToDictionary(c => c.Key, c => s_capabilities.Contains(c.Key)));
+        _monitor.SetMigrationParameters(new JsonObject
+        {
+            ["max-bandwidth"] = UnlimitedBytesPerSecond, ["downtime-limit"] = 60_000, ["tls-creds"] = "",
+        });
+    }
+
+    /// <summary>As <see cref="SetUpMigration"/> found them; what this QEMU does not take back stays as it is.</summary>
+    private void RestoreMigration()
+    {
+        if (_directory.Read(Markers.MigrationSettings) is not { } text || JsonNode.Parse(text) is not JsonObject settings)
+        {
+            return;
+        }
+
+        try
+        {
+            _monitor.SetMigrationCapabilities(
+                ((JsonObject)settings["capabilities"]!).ToDictionary(c => c.Key, c => c.Value!.GetValue<bool>()));
+            _monitor.SetMigrationParameters((JsonObject)settings["parameters"]!.DeepClone());
+        }
+        catch (MonitorException e)
+        {
+            WorkerLog.Write($"the VM runs, but QEMU's migration settings are not all as before: {e.Message}");
+        }
+    }
+
+    private static JsonObject Settings(IReadOnlyDictionary<string, bool> capabilities, JsonObject parameters)
+    {
+        var before = new JsonObject();
+        foreach (var (name, on) in capabilities)
+        {
+            before[name] = on;
+        }
+
+        var changed = new JsonObject();
+        foreach (string name in s_parameters)
+        {
+            if (parameters[name] is { } value)
+            {
+                changed[name] = value.DeepClone();
+            }
+        }
+
+        return new JsonObject { ["capabilities"] = before, ["parameters"] = changed };
+    }
 
     private static void WaitUntil(Func<bool> condition, string what)
     {

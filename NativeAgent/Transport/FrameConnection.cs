@@ -304,19 +304,19 @@ internal sealed class FrameConnection : IDisposable
     internal PeerHello ReadHello()
     {
         Span<byte> payload = stackalloc byte[PeerHello.Size];
-        if (!Read(out _, payload))
+        if (!Read(out var frame, payload))
         {
             throw new IOException("The peer closed the connection before its Hello.");
         }
 
-        return PeerHello.Read(payload);
+        return PeerHello.Read(payload, frame.Flags);
     }
 
     internal void SendHello(PeerHello hello)
     {
         Span<byte> payload = stackalloc byte[PeerHello.Size];
         hello.Write(payload);
-        Send(FrameHeader.Of(FrameType.Hello), payload);
+        Send(FrameHeader.Of(FrameType.Hello, flags: hello.Stream), payload);
         Flush();
     }
 

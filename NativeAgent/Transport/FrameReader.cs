@@ -9,6 +9,9 @@ namespace FCtrans.Agent.Transport;
 /// </summary>
 internal static class FrameReader
 {
+    /// <summary>The page table has five bits for where a page is, one value of which says nowhere.</summary>
+    private const int MaxSubIndex = 30;
+
     /// <param name="bytes">32 bytes.</param>
     /// <param name="vmPages">Pages of the VM.</param>
     /// <param name="fromConnector">Who sent it: the side that connected, or the side that listens.</param>
@@ -64,9 +67,22 @@ internal static class FrameReader
             return $"A frame names {header.PageCount} pages from {header.FirstPage}; the VM has {vmPages}.";
         }
 
+        if (header.Flags > MaxFlags(header.Type))
+        {
+            return $"A frame of type {(int)header.Type} has flags {header.Flags}.";
+        }
+
         return PayloadFits(header) ? null
             : $"A frame of type {(int)header.Type} with {header.PageCount} pages and {header.PayloadBytes} bytes of payload is not valid.";
     }
+
+    private static int MaxFlags(FrameType type) => type switch
+    {
+        FrameType.Hello => PeerHello.MaxStreams - 1,
+        FrameType.Located => MaxSubIndex,
+        FrameType.DeviceState => 1,
+        _ => 0,
+    };
 
     private static bool PayloadFits(in FrameHeader header) => header.Type switch
     {

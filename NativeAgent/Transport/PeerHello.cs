@@ -14,9 +14,14 @@ namespace FCtrans.Agent.Transport;
 /// 34   2  protocol version
 /// </code>
 /// </summary>
-internal sealed record PeerHello(string SplitId, WorkerRole Role, ConnectionPurpose Purpose, long Pages, long LimitPages = 0)
+/// <param name="Stream">Which of a peer's bulk connections this is; in the frame's flags.</param>
+internal sealed record PeerHello(
+    string SplitId, WorkerRole Role, ConnectionPurpose Purpose, long Pages, long LimitPages = 0, byte Stream = 0)
 {
     public const int Size = 52;
+
+    /// <summary>The most bulk connections of one peer.</summary>
+    public const int MaxStreams = 16;
 
     public const ushort Version = 1;
 
@@ -41,7 +46,7 @@ internal sealed record PeerHello(string SplitId, WorkerRole Role, ConnectionPurp
     }
 
     /// <exception cref="ProtocolException">It is no Hello of this version.</exception>
-    public static PeerHello Read(ReadOnlySpan<byte> bytes)
+    public static PeerHello Read(ReadOnlySpan<byte> bytes, byte stream = 0)
     {
         string id = bytes.Length == Size ? Encoding.ASCII.GetString(bytes[..IdDigits]) : "";
         if (!IsSplitId(id))
@@ -63,6 +68,6 @@ internal sealed record PeerHello(string SplitId, WorkerRole Role, ConnectionPurp
             throw new ProtocolException("The peer's Hello has a role, purpose or size that does not exist.");
         }
 
-        return new(id, (WorkerRole)bytes[32], (ConnectionPurpose)bytes[33], pages, limit);
+        return new(id, (WorkerRole)bytes[32], (ConnectionPurpose)bytes[33], pages, limit, stream);
     }
 }

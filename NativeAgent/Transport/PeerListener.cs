@@ -44,8 +44,8 @@ internal sealed record PeerListenerOptions
 /// A worker's data port. Each connection gets a thread of its own: it does the handshake there and then calls the callback, which may
 /// keep it as long as the connection lives. Who is not a peer of this very split VM is refused and counted.
 /// <para>
-/// A peer has one bulk connection. When it opens another, the old one has broken on its side, but frames of it may still lie in our
-/// socket: they are served to the end before the new one gets our Hello. Otherwise an old copy of a page could land on a newer one.
+/// A peer has one bulk connection of each stream number. When it opens another, the old one has broken on its side, but frames of it may
+/// still lie in our socket: they are served to the end before the new one gets our Hello. Otherwise an old copy of a page could land on a newer one.
 /// </para>
 /// Dispose ends the connections and waits for their threads.
 /// </summary>
@@ -58,7 +58,7 @@ internal sealed class PeerListener : IDisposable
     private readonly Thread _accepter;
     /// <summary>Guards the collections; pulsed when a bulk connection has ended.</summary>
     private readonly object _lock = new();
-    private readonly Dictionary<WorkerRole, FrameConnection> _bulk = [];
+    private readonly Dictionary<(WorkerRole Role, byte Stream), FrameConnection> _bulk = [];
     private readonly HashSet<Socket> _sockets = [];
     private readonly HashSet<FrameConnection> _connections = [];
     private readonly HashSet<Thread> _threads = [];
@@ -251,11 +251,11 @@ internal sealed class PeerListener : IDisposable
                     _connections.Remove(connection);
                 }
 
-                foreach (var (role, bulk) in _bulk)
+                foreach (var (stream, bulk) in _bulk)
                 {
                     if (bulk == connection)
                     {
-                        _bulk.Remove(role);
+                        _bulk.Remove(stream);
                         Monitor.PulseAll(_lock);
                         break;
                     }
@@ -300,7 +300,7 @@ internal sealed class PeerListener : IDisposable
 
             if (hello.Purpose == ConnectionPurpose.Bulk)
             {
-                AwaitTurn(connection, hello.Role);
+                AwaitTurn(connection, (hello.Role, hello.Stream));
             }
 
             connection.Establish(_options.Pages, hello.Purpose);
@@ -314,18 +314,18 @@ internal sealed class PeerListener : IDisposable
         }
     }
 
-    private void AwaitTurn(FrameConnection connection, WorkerRole role)
+    private void AwaitTurn(FrameConnection connection, (WorkerRole Role, byte Stream) stream)
     {
         lock (_lock)
         {
-            while (_bulk.TryGetValue(role, out var old))
+            while (_bulk.TryGetValue(stream, out var old))
             {
                 // What is already in its socket is still read after this; then its thread leaves.
                 old.Abort();
                 Monitor.Wait(_lock);
             }
 
-            _bulk[role] = connection;
+            _bulk[stream] = connection;
         }
     }
 

@@ -15,6 +15,9 @@ internal static class Markers
     /// <summary>Source: the main host has been told to run the VM, or is about to be. From here on the source never resumes it.</summary>
     public const string Committed = "committed";
 
+    /// <summary>Source: QEMU's migration settings as they were before ours.</summary>
+    public const string MigrationSettings = "migration-settings";
+
     /// <summary>Main: QEMU holds the whole device state and waits, paused, for the word to run.</summary>
     public const string Prepared = "prepared";
 

@@ -2,13 +2,14 @@ using System.Globalization;
 
 namespace FCtrans.Bench;
 
-/// <summary><c>FCtrans.Bench NAME --output FILE</c> runs a benchmark; <c>FCtrans.Bench report NAME --output FILE</c> writes the report of figures that a script measured.</summary>
+/// <summary><c>FCtrans.Bench NAME --output FILE [ARGUMENT…]</c> runs a benchmark; <c>FCtrans.Bench report NAME --output FILE</c> writes the report of figures that a script measured.</summary>
 internal static class Program
 {
-    private static readonly Dictionary<string, Action<BenchReport>> Benchmarks = new(StringComparer.Ordinal)
+    private static readonly Dictionary<string, Action<BenchReport, string[]>> Benchmarks = new(StringComparer.Ordinal)
     {
-        ["page-sets"] = PageSetsBenchmark.Run,
-        ["paging"] = PagingBenchmark.Run,
+        ["page-sets"] = static (report, _) => PageSetsBenchmark.Run(report),
+        ["migration"] = Migrations.MigrationBenchmark.Run,
+        ["paging"] = static (report, _) => PagingBenchmark.Run(report),
     };
 
     private static int Main(string[] args)
@@ -29,9 +30,9 @@ internal static class Program
                 case ["paging-store", .. var rest]:
                     return PagingStore.Run(rest);
 
-                case [var name, "--output", var output] when Benchmarks.TryGetValue(name, out Action<BenchReport>? run):
+                case [var name, "--output", var output, .. var more] when Benchmarks.TryGetValue(name, out Action<BenchReport, string[]>? run):
                     var report = new BenchReport(name);
-                    run(report);
+                    run(report, more);
                     return Finish(report, output);
 
                 default:

@@ -89,7 +89,7 @@ public sealed class FrameReaderTests
             // Pure noise would never get past the magic: plausible frames, half of them with a few bytes changed.
             int count = random.Next(3) == 0 ? 0 : random.Next(-2, 300);
             var header = new FrameHeader(
-                (FrameType)random.Next(0, 17), (byte)random.Next(256), random.Next(2) == 0 ? 0 : count * 4096 + random.Next(0, 3),
+                (FrameType)random.Next(0, 19), random.Next(2) == 0 ? (byte)0 : (byte)random.Next(256), random.Next(2) == 0 ? 0 : count * 4096 + random.Next(0, 3),
                 (uint)random.Next(), random.NextInt64(-10, VmPages + 10), count);
             header.Write(bytes);
             if (i % 2 == 0)
@@ -112,6 +112,7 @@ public sealed class FrameReaderTests
                 Assert.InRange(parsed.PayloadBytes, 0, FrameHeader.MaxPayloadBytes);
                 Assert.InRange(parsed.FirstPage, 0, VmPages);
                 Assert.InRange(parsed.PageCount, 0, VmPages - parsed.FirstPage);
+                Assert.True(parsed.Flags <= parsed.Type switch { FrameType.Located => 30, FrameType.Hello => 15, FrameType.DeviceState => 1, _ => 0 });
                 Assert.Equal(parsed.PayloadBytes, BinaryPrimitives.ReadInt32LittleEndian(bytes.AsSpan(8)));
             }
         }

@@ -39,6 +39,9 @@ public sealed record SplitMigrationRequest
     /// <summary>Bytes a second to all hosts together; 0: no limit.</summary>
     public ulong BandwidthLimitBytesPerSecond { get; init; }
 
+    /// <summary>Guest memory is encrypted on its way, and both ends are authenticated (TLS 1.3). Off for a private network only.</summary>
+    public bool Tls { get; init; } = true;
+
     /// <summary>When to give up; null: never.</summary>
     public TimeSpan? Timeout { get; init; }
 }

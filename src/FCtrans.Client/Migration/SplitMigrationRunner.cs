@@ -162,7 +162,7 @@ public sealed class SplitMigrationRunner
             VmName = _plan.Vm.Name,
             StartedUnixMilliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(),
             TrackUnused = _plan.Request.TrackUnused,
-            Tls = true,
+            Tls = _plan.Request.Tls,
         };
         spec.RamBlocks.AddRange(_plan.Vm.RamBlocks.Select(b => new RamBlockSpec { Id = b.Id, SizeBytes = b.SizeBytes }));
         spec.Peers.AddRange(peers);

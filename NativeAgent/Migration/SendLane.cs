@@ -1,0 +1,347 @@
+using System.Diagnostics;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Transport;
+using FCtrans.Agent.Workers;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// One connection of a <see cref="BulkSender"/> and the thread that fills it. Reads pages by pread, so that a hole in the RAM file
+/// stays one. Allocates nothing while it sends.
+/// <para>
+/// A connection that is lost is opened again, and everything since the last barrier is sent again: the other end may have applied a part
+/// of it, which is no harm, as each frame may be applied twice. Content that has changed meanwhile is sent as it is now, and the guest's
+/// write that changed it has made the page dirty, so that it is sent once more.
+/// </para>
+/// </summary>
+internal sealed unsafe class SendLane : IDisposable
+{
+    // Small enough to stay in the core's cache from the read to the encryption.
+    private const int PagesPerRead = 64;
+    private const int MaxReconnectsWithoutBarrier = 8;
+
+    private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_attempt = TimeSpan.FromSeconds(1);
+
+    private readonly BulkSender _owner;
+    private readonly SendOptions _options;
+    private readonly Func<TimeSpan, CancellationToken, FrameConnection> _connect;
+    private readonly CancellationTokenSource _stop = new();
+    private readonly byte[] _buffer = GC.AllocateArray<byte>(PagesPerRead * PageIndex.PageSize, pinned: true);
+    private readonly byte[] _compressed = new byte[PageCompression.BufferBytes];
+    private readonly LinkCost _cost = new();
+    private readonly Thread _thread;
+
+    /// <summary>Done since the last barrier: to be done again when the connection is lost.</summary>
+    private readonly List<SendWork> _unconfirmed = [];
+    private readonly List<PageRange> _zeroRanges = [];
+    private volatile FrameConnection _connection;
+    private long _earlierBytes;
+    private long _pagesSent;
+    private long _zeroPages;
+    private uint _sequence;
+    private int _barrierDone;
+    private int _reconnects;
+    private int _reconnectsSinceBarrier;
+    private long _patience = 30_000;
+
+    public SendLane(BulkSender owner, SendOptions options, int index, Func<TimeSpan, CancellationToken, FrameConnection> connect)
+    {
+        _owner = owner;
+        _options = options;
+        _connect = connect;
+        _connection = connect(s_connectTimeout, CancellationToken.None);
+        _thread = new Thread(Run) { IsBackground = true, Name = $"send {owner.Name} {index}" };
+        _thread.Start();
+    }
+
+    public long PagesSent => Interlocked.Read(ref _pagesSent);
+
+    public long ZeroPages => Interlocked.Read(ref _zeroPages);
+
+    public long BytesSent => Interlocked.Read(ref _earlierBytes) + _connection.BytesSent;
+
+    public int BarrierDone => Volatile.Read(ref _barrierDone);
+
+    public int Reconnects => Volatile.Read(ref _reconnects);
+
+    public long PatienceMilliseconds
+    {
+        set => Volatile.Write(ref _patience, value);
+    }
+
+    /// <summary>After a barrier only.</summary>
+    public PageRange[] TakeZeroRanges()
+    {
+        PageRange[] ranges = [.. _zeroRanges];
+        _zeroRanges.Clear();
+        return ranges;
+    }
+
+    /// <summary>The owner has ended: its queue gives no more work.</summary>
+    public void Dispose()
+    {
+        _stop.Cancel();
+        if (!_thread.Join(TimeSpan.FromSeconds(2)))
+        {
+            // Stuck in a send to a host that doesn't answer: closing the connection ends it.
+            _connection.Abort();
+            _thread.Join();
+        }
+
+        _connection.Dispose();
+        _stop.Dispose();
+    }
+
+    private void Run()
+    {
+        try
+        {
+            while (_owner.Take(_barrierDone) is { Kind: not SendKind.End } work)
+            {
+                _unconfirmed.Add(work);
+                try
+                {
+                    Do(work);
+                }
+                catch (IOException e)
+                {
+                    Recover(e);
+                }
+            }
+        }
+        catch (Exception e) when (e is IOException or ObjectDisposedException or OperationCanceledException)
+        {
+            _owner.Fail(e);
+        }
+    }
+
+    private void Do(SendWork work)
+    {
+        switch (work.Kind)
+        {
+            case SendKind.Pages:
+                SendPages(work.Range);
+                break;
+            case SendKind.Discard:
+                _connection.Send(FrameHeader.Of(FrameType.Discard, work.Range));
+                break;
+            default:
+                RoundTrip();
+                _unconfirmed.Clear();
+                _reconnectsSinceBarrier = 0;
+                Volatile.Write(ref _barrierDone, (int)work.Range.First);
+                _owner.Pulse();
+                break;
+        }
+    }
+
+    /// <summary>Connects again and repeats what the other end may not have applied, until that works or the patience is over.</summary>
+    private void Recover(IOException cause)
+    {
+        long lostAt = Environment.TickCount64;
+        while (true)
+        {
+            ThrowIfRefused(cause);
+            if (++_reconnectsSinceBarrier > MaxReconnectsWithoutBarrier)
+            {
+                throw cause;
+            }
+
+            WorkerLog.Write($"the connection to {_owner.Name} was lost ({cause.Message}) and is opened again");
+            var lost = _connection;
+            lost.Dispose();
+            _connection = Reconnect(lostAt);
+            Interlocked.Add(ref _earlierBytes, lost.BytesSent);
+            Interlocked.Increment(ref _reconnects);
+            try
+            {
+                _zeroRanges.Clear();
+                SendWork[] again = [.. _unconfirmed];
+                foreach (var work in again)
+                {
+                    Do(work);
+                }
+
+                return;
+            }
+            catch (IOException e)
+            {
+                cause = e;
+            }
+        }
+    }
+
+    private FrameConnection Reconnect(long lostAt)
+    {
+        while (true)
+        {
+            try
+            {
+                return _connect(s_attempt, _stop.Token);
+            }
+            catch (PeerConnectionException e) when (!e.IsRefused && Environment.TickCount64 - lostAt < Volatile.Read(ref _patience))
+            {
+                _stop.Token.ThrowIfCancellationRequested();
+            }
+        }
+    }
+
+    /// <summary>A host that ended the connection on purpose has said why; trying again would be of no use.</summary>
+    private void ThrowIfRefused(IOException cause)
+    {
+        if (cause is ProtocolException)
+        {
+            throw cause;
+        }
+
+        try
+        {
+            while (_connection.ReadHeader(out var header))
+            {
+                _connection.ReadPayload(_buffer.AsSpan(0, header.PayloadBytes));
+            }
+        }
+        catch (Exception e) when (e is (IOException and not ProtocolException) or InvalidOperationException or ArgumentException)
+        {
+            // It said nothing.
+        }
+    }
+
+    /// <summary>Waits for the word that the host has applied all frames so far.</summary>
+    private void RoundTrip()
+    {
+        _connection.Send(FrameHeader.Of(FrameType.Barrier, ++_sequence));
+        _connection.Flush();
+        if (!_connection.Read(out var answer, _buffer))
+        {
+            throw new IOException("the host closed it");
+        }
+
+        if (answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
+        {
+            throw new ProtocolException($"{answer.Type} {answer.Sequence} came where BarrierDone {_sequence} was due");
+        }
+    }
+
+    private void SendPages(PageRange range)
+    {
+        FailurePoint.Reach("source.sending");
+        while (range.Count > 0)
+        {
+            var block = _options.Ram.BlockOf(range.First);
+            long count = Math.Min(Math.Min(range.Count, PagesPerRead), block.EndPage - range.First);
+            nint read;
+            fixed (byte* buffer = _buffer)
+            {
+                read = SparseFile.Read(block.File, buffer, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
+            }
+
+            if (read != (nint)(count << PageIndex.PageShift))
+            {
+                // Never sent as what the buffer happens to hold.
+                throw new ProtocolException($"the guest's RAM file can't be read ({(read < 0 ? Errno.Name((int)-read) : "it is too short")})");
+            }
+
+            long before = _connection.BytesSent;
+            SendBuffer(new PageRange(range.First, count));
+            _options.Limiter?.Take(_connection.BytesSent - before);
+            range = new PageRange(range.First + count, range.Count - count);
+        }
+    }
+
+    private void SendBuffer(PageRange range)
+    {
+        if (!_options.Reduce)
+        {
+            SendPlain(range, 0, (int)range.Count);
+            Interlocked.Add(ref _pagesSent, range.Count);
+            return;
+        }
+
+        int start = 0;
+        while (start < range.Count)
+        {
+            bool zero = IsZero(start);
+            int end = start + 1;
+            while (end < range.Count && IsZero(end) == zero)
+            {
+                end++;
+            }
+
+            if (zero)
+            {
+                var zeros = new PageRange(range.First + start, end - start);
+                _connection.Send(FrameHeader.Of(FrameType.ZeroPages, zeros));
+                _zeroRanges.Add(zeros);
+                Interlocked.Add(ref _zeroPages, end - start);
+            }
+            else
+            {
+                SendContent(range, start, end);
+            }
+
+            start = end;
+        }
+    }
+
+    private void SendContent(PageRange range, int start, int end)
+    {
+        Interlocked.Add(ref _pagesSent, end - start);
+        int plain = start;
+        for (int block = start; block < end; block += PageCompression.BlockPages)
+        {
+            int blockEnd = Math.Min(block + PageCompression.BlockPages, end);
+            if (!_cost.ShouldCompress() && !IsRepeated(block))
+            {
+                continue;
+            }
+
+            var content = Content(block, blockEnd);
+            long startedAt = Stopwatch.GetTimestamp();
+            bool smaller = PageCompression.TryCompress(content, _compressed, out int length);
+            _cost.Compressed(content.Length, smaller ? length : content.Length, startedAt);
+            if (smaller)
+            {
+                SendPlain(range, plain, block);
+                Send(
+                    FrameHeader.Of(FrameType.CompressedPages, new PageRange(range.First + block, blockEnd - block)),
+                    _compressed.AsSpan(0, length));
+                plain = blockEnd;
+            }
+        }
+
+        SendPlain(range, plain, end);
+    }
+
+    private void SendPlain(PageRange range, int start, int end)
+    {
+        if (end > start)
+        {
+            Send(FrameHeader.Of(FrameType.Pages, new PageRange(range.First + start, end - start)), Content(start, end));
+        }
+    }
+
+    private void Send(in FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        long startedAt = Stopwatch.GetTimestamp();
+        _connection.Send(header, payload);
+        _cost.Sent(FrameHeader.Size + payload.Length, Stopwatch.GetTimestamp() - startedAt);
+    }
+
+    private ReadOnlySpan<byte> Content(int start, int end) =>
+        _buffer.AsSpan(start << PageIndex.PageShift, (end - start) << PageIndex.PageShift);
+
+    // Both vectorised by the library, and both over within a page's first bytes nearly always.
+    private bool IsZero(int page) =>
+        !_buffer.AsSpan(page << PageIndex.PageShift, PageIndex.PageSize).ContainsAnyExcept((byte)0);
+
+    /// <summary>One word of 8 bytes over and over: a few bytes when compressed, whatever the link.</summary>
+    private bool IsRepeated(int page)
+    {
+        var content = _buffer.AsSpan(page << PageIndex.PageShift, PageIndex.PageSize);
+        return content[sizeof(ulong)..].SequenceEqual(content[..^sizeof(ulong)]);
+    }
+}

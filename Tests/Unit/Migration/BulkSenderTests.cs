@@ -1,0 +1,177 @@
+using System.Net;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Migration;
+using FCtrans.Agent.Storage;
+using FCtrans.Agent.Tracking;
+using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
+using Xunit;
+
+namespace FCtrans.Unit.Tests.Migration;
+
+public sealed unsafe class BulkSenderTests : IDisposable
+{
+    private const string SplitId = "0123456789abcdef0123456789abcdef";
+    private const long Pages = 4096;
+
+    private readonly string _directory = Directory.CreateDirectory($"/dev/shm/fctrans-sender-{Guid.NewGuid():N}").FullName;
+    private readonly byte[] _content = new byte[Pages * PageIndex.PageSize];
+    private readonly GuestRam _ram;
+    private readonly PageStore _store;
+
+    public BulkSenderTests()
+    {
+        // Of each kind: random pages, zeros, one word over and over, text that compresses.
+        var random = new Random(7);
+        for (int page = 0; page < Pages; page++)
+        {
+            var bytes = _content.AsSpan(page * PageIndex.PageSize, PageIndex.PageSize);
+            switch (page / 16 % 4)
+            {
+                case 0:
+                    random.NextBytes(bytes);
+                    break;
+                case 1:
+                    bytes.Fill((byte)page);
+                    break;
+                case 2:
+                    for (int i = 0; i < bytes.Length; i++)
+                    {
+                        bytes[i] = (byte)(i * page / 100);
+                    }
+
+                    break;
+            }
+        }
+
+        string path = Path.Combine(_directory, "ram");
+        File.WriteAllBytes(path, _content);
+        _ram = new GuestRam([new RamBlock("ram0", 0, Pages, default, SparseFile.Open(path, write: false), path)], []);
+        _store = PageStore.Open(_directory, Pages, Pages);
+    }
+
+    public void Dispose()
+    {
+        _ram.Dispose();
+        _store.Dispose();
+        Directory.Delete(_directory, recursive: true);
+    }
+
+    [Theory]
+    [InlineData(1, true)]
+    [InlineData(3, true)]
+    [InlineData(2, false)]
+    public void All_pages_arrive_whatever_the_number_of_connections(int lanes, bool reduce)
+    {
+        using var listener = Listen();
+        using var sender = Sender(listener, lanes, reduce);
+        SendAll(sender);
+        Assert.Equal(Pages, sender.PagesSent + sender.ZeroPages);
+        AssertStored(zerosAreHeld: !reduce);
+        if (reduce)
+        {
+            Assert.Equal(Pages / 4, sender.TakeZeroRanges().Sum(range => range.Count));
+            Assert.True(sender.BytesSent < Pages * PageIndex.PageSize * 3 / 4);
+        }
+    }
+
+    [Fact]
+    public void A_connection_that_is_cut_comes_back_and_nothing_is_lost()
+    {
+        int cuts = 0;
+        // The listener ends a connection after some frames, three times, in the middle of what was sent.
+        using var listener = Listen((connection, hello) =>
+        {
+            if (Interlocked.Increment(ref cuts) <= 3)
+            {
+                byte[] buffer = new byte[FrameHeader.MaxPayloadBytes];
+                for (int i = 0; i < 2; i++)
+                {
+                    connection.Read(out _, buffer);
+                }
+
+                return;
+            }
+
+            new StoreServer(_store).Serve(connection, hello);
+        });
+        using var sender = Sender(listener, lanes: 2, reduce: true);
+        SendAll(sender);
+        Assert.Equal(3, sender.Reconnects);
+        AssertStored(zerosAreHeld: false);
+    }
+
+    [Fact]
+    public void A_host_that_stays_away_ends_it_when_the_patience_is_over()
+    {
+        var listener = Listen();
+        using var sender = Sender(listener, lanes: 1, reduce: true);
+        sender.Patience = TimeSpan.Zero;
+        listener.Dispose();
+        Assert.Throws<MigrationException>(() => SendAll(sender));
+    }
+
+    [Fact]
+    public void A_host_without_room_says_so_and_is_not_asked_again()
+    {
+        string small = Directory.CreateDirectory(Path.Combine(_directory, "small")).FullName;
+        using var store = PageStore.Open(small, Pages, 100);
+        using var listener = Listen((connection, hello) => new StoreServer(store).Serve(connection, hello));
+        using var sender = Sender(listener, lanes: 2, reduce: true);
+        var e = Assert.Throws<MigrationException>(() => SendAll(sender));
+        Assert.Contains("full:", e.Message, StringComparison.Ordinal);
+        Assert.Equal(0, sender.Reconnects);
+    }
+
+    private static void SendAll(BulkSender sender)
+    {
+        for (long page = 0; page < Pages; page += 100)
+        {
+            sender.Pages(new PageRange(page, Math.Min(100, Pages - page)));
+        }
+
+        sender.Barrier();
+        sender.WaitBarrier(CancellationToken.None);
+    }
+
+    private void AssertStored(bool zerosAreHeld)
+    {
+        byte[] page = new byte[PageIndex.PageSize];
+        fixed (byte* p = page)
+        {
+            for (int i = 0; i < Pages; i++)
+            {
+                var expected = _content.AsSpan(i * PageIndex.PageSize, PageIndex.PageSize);
+                bool held = _store.TryGet(i, p);
+                Assert.Equal(zerosAreHeld || i / 16 % 4 != 3, held);
+                Assert.True(!held || expected.SequenceEqual(page), $"page {i}");
+            }
+        }
+    }
+
+    private BulkSender Sender(PeerListener listener, int lanes, bool reduce) => new(
+        "sub1",
+        new SendOptions(_ram, reduce, null),
+        (stream, limit, cancel) => PeerConnector.Connect(
+            IPAddress.Loopback, listener.Port, "", null,
+            new PeerHello(SplitId, WorkerRole.Source, ConnectionPurpose.Bulk, Pages, Stream: (byte)stream), limit, tls: false, out _, cancel),
+        lanes);
+
+    private PeerListener Listen(Action<FrameConnection, PeerHello>? serve = null)
+    {
+        var listener = new PeerListener(
+            new PeerListenerOptions
+            {
+                Address = IPAddress.Loopback,
+                Role = WorkerRole.Sub,
+                SplitId = SplitId,
+                Pages = Pages,
+                Certificate = null,
+                Peers = new Dictionary<string, WorkerRole> { ["source"] = WorkerRole.Source },
+            },
+            serve ?? ((connection, hello) => new StoreServer(_store).Serve(connection, hello)));
+        listener.Start();
+        return listener;
+    }
+}
