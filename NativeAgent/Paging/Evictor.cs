@@ -150,6 +150,12 @@ internal sealed class Evictor : IDisposable
 
                     break;
 
+                case PageState.Resident when entry.Sub >= 0 && _core.Stores[entry.Sub].Bulk.IsFull:
+                    // It may not have its old copy, for which it had no room: then it would refuse it again. Old copies go first.
+                    noRoom = true;
+                    _core.Queue.Push(page);
+                    break;
+
                 case PageState.Resident:
                     int sub = entry.Sub >= 0 ? entry.Sub : Choose();
                     noRoom |= sub < 0;

@@ -31,6 +31,9 @@ internal sealed class FaultThread : IDisposable
     private readonly UffdMessage[] _messages = new UffdMessage[BatchEvents];
     private readonly Fault[] _aside = new Fault[MaxSetAside];
     private readonly bool[] _toFlush;
+    private readonly Prefetcher _prefetcher;
+    private readonly Fault[] _toFollow = new Fault[BatchEvents];
+    private int _toFollowCount;
     private readonly PollDescriptor[] _waits;
     private volatile bool _descriptorsAreOld = true;
     private int _asideCount;
@@ -41,6 +44,7 @@ internal sealed class FaultThread : IDisposable
     {
         _core = core;
         _toFlush = new bool[core.Stores.Length];
+        _prefetcher = new(core);
         _waits = new PollDescriptor[FirstStore + core.Stores.Length];
         Array.Fill(_waits, new PollDescriptor { Fd = -1, Events = PollDescriptor.In });
         _waits[Wakeup].Fd = _wakeup.Descriptor;
@@ -151,6 +155,7 @@ internal sealed class FaultThread : IDisposable
         }
 
         Flush();
+        Prefetch();
         return true;
     }
 
@@ -187,7 +192,7 @@ internal sealed class FaultThread : IDisposable
         }
 
         FailurePoint.Reach("main.fault.read");
-        var fault = new Fault(page, message.Flags, now);
+        var fault = new Fault(page, message.Flags, message.ThreadId, now);
         if (!TryHandle(fault))
         {
             _aside[_asideCount++] = fault;
@@ -220,11 +225,31 @@ internal sealed class FaultThread : IDisposable
         }
     }
 
+    /// <summary>After <see cref="Flush"/>: the demanded pages' requests have left before these are even made.</summary>
+    private void Prefetch()
+    {
+        for (int i = 0; i < _toFollowCount; i++)
+        {
+            _prefetcher.Faulted(_toFollow[i].Page, _toFollow[i].Thread, _toFollow[i].IsWrite);
+        }
+
+        _toFollowCount = 0;
+        _prefetcher.Flush();
+    }
+
+    private void Follow(in Fault fault)
+    {
+        if (_core.Prefetch && _toFollowCount < _toFollow.Length)
+        {
+            _toFollow[_toFollowCount++] = fault;
+        }
+    }
+
     /// <summary>False: it has to wait for room.</summary>
     private bool TryHandle(in Fault fault)
     {
-        bool protection = (fault.Flags & UffdFaultFlags.Wp) != 0;
-        bool write = protection || (fault.Flags & UffdFaultFlags.Write) != 0;
+        bool protection = fault.IsProtection;
+        bool write = fault.IsWrite;
         while (true)
         {
             var entry = _core.Table[fault.Page];
@@ -260,6 +285,7 @@ internal sealed class FaultThread : IDisposable
                         FailurePoint.Reach("main.fault.fetching");
                         _core.Stores[entry.Sub].Demand.Get(fault.Page, write, fault.StartedAt);
                         _toFlush[entry.Sub] = true;
+                        Follow(fault);
                         return true;
                     }
 
@@ -268,12 +294,14 @@ internal sealed class FaultThread : IDisposable
                 case PageState.Fetching:
                     if (!write)
                     {
+                        Follow(fault);
                         return true;
                     }
 
                     _core.WriteWanted.TrySet(fault.Page);
                     if (_core.Table[fault.Page] == entry)
                     {
+                        Follow(fault);
                         return true;
                     }
 
@@ -377,5 +405,10 @@ internal sealed class FaultThread : IDisposable
         return true;
     }
 
-    private readonly record struct Fault(long Page, UffdFaultFlags Flags, long StartedAt);
+    private readonly record struct Fault(long Page, UffdFaultFlags Flags, uint Thread, long StartedAt)
+    {
+        public bool IsProtection => (Flags & UffdFaultFlags.Wp) != 0;
+
+        public bool IsWrite => (Flags & (UffdFaultFlags.Wp | UffdFaultFlags.Write)) != 0;
+    }
 }

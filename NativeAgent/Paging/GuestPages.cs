@@ -31,6 +31,23 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
         return errno;
     }
 
+    /// <summary>Fills missing pages, in order, as far as it gets: <paramref name="copied"/> pages are in, and who waits for them was woken.</summary>
+    public int Copy(PageRange range, byte* content, bool protect, out long copied)
+    {
+        var address = ram.AddressOf(range.First);
+        copied = 0;
+        int errno;
+        do
+        {
+            long at = copied << PageIndex.PageShift;
+            errno = uffd.Copy(
+                address + (ulong)at, content + at, (ulong)(range.Bytes - at), protect ? UffdCopyMode.Wp : UffdCopyMode.None, out long bytes);
+            copied += bytes >> PageIndex.PageShift;
+        }
+        while (Again(errno) && copied < range.Count);
+        return errno;
+    }
+
     /// <summary>Fills a missing page with zeros. EEXIST: it was there; nobody was woken.</summary>
     public int Zero(long page)
     {

@@ -1,3 +1,5 @@
+using FCtrans.Agent.Memory;
+
 namespace FCtrans.Agent.Paging;
 
 /// <summary>Takes the answers to the pages asked for, on the thread that reads them; must not block on the network.</summary>
@@ -7,6 +9,9 @@ internal unsafe interface IPageArrivals
     /// <param name="forWrite">As given when it was asked for.</param>
     /// <param name="startedAt">As given when it was asked for.</param>
     void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content);
+
+    /// <summary>Pages that were asked for before anybody wanted them.</summary>
+    void ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content);
 
     /// <summary>The store answered that it does not have the page.</summary>
     void Missing(int sub, long page);

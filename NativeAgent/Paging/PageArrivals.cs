@@ -1,9 +1,10 @@
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
 
 namespace FCtrans.Agent.Paging;
 
-/// <summary>What becomes of a page that a sub-host has sent: on the thread that reads the answers, which owns every page in Fetching.</summary>
+/// <summary>What becomes of a page that a sub-host has sent: on the thread that reads the answers, which owns the page in Fetching.</summary>
 internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 {
     public void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content)
@@ -17,50 +18,56 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 
         FailurePoint.Reach("main.fault.answered");
         bool writable = core.WriteWanted.TryClear(page) || forWrite;
-        int errno = core.Pages.Copy(page, content, protect: !writable);
-        if (errno == Errno.EEXIST)
+        if (TryPut(page, fetching, writable, content))
         {
-            // Something of it is here although the table said no. Take what is here for newer, and let nobody wait.
-            core.Table.Move(page, fetching, fetching.With(PageState.Resident));
-            core.Pages.Wake(new(page, 1));
-            Interlocked.Increment(ref core.Counters.Errors);
-            core.PageCame(page);
-            return;
+            FailurePoint.Reach("main.fault.copied");
+            core.RemoteLatency.RecordSince(startedAt);
+            core.Heat.CameBack(page);
+            ComeIn(page, fetching, writable);
         }
 
-        if (errno != 0)
+        core.WakeFaults();
+    }
+
+    public void ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content)
+    {
+        var fetching = new PageEntry(PageState.Fetching, sub);
+        for (long page = range.First; page < range.End;)
         {
-            core.Table.Move(page, fetching, fetching.With(PageState.Remote));
-            if (!core.Pages.Ended)
+            if (core.Table[page] != fetching)
             {
-                core.Report("A page that a sub-host had sent could not be put into the VM's memory. Free some memory on this host.");
-                // The guest faults again at once; without a pause that would be a storm.
-                Thread.Sleep(10);
-                core.Pages.Wake(new(page, 1));
+                page++;
+                continue;
             }
 
-            return;
-        }
-
-        FailurePoint.Reach("main.fault.copied");
-        core.RemoteLatency.RecordSince(startedAt);
-        Interlocked.Increment(ref core.Counters.PageIns[sub]);
-        core.Heat.CameBack(page);
-        if (writable)
-        {
-            core.Table.Move(page, fetching, fetching.With(PageState.Resident));
-        }
-        else
-        {
-            var clean = fetching.With(PageState.ResidentClean);
-            core.Table.Move(page, fetching, clean);
-            if (core.WriteWanted.TryClear(page))
+            // As many as can go in at once.
+            long end = Math.Min(range.End, core.Pages.Ram.BlockOf(page).EndPage);
+            long next = page + 1;
+            while (next < end && core.Table[next] == fetching)
             {
-                core.TryMakeWritable(page, clean);
+                next++;
+            }
+
+            int errno = core.Pages.Copy(
+                new(page, next - page), content + ((page - range.First) << PageIndex.PageShift), protect: !forWrite, out long copied);
+            for (long done = page; done < page + copied; done++)
+            {
+                ComeIn(done, fetching, forWrite);
+            }
+
+            page += copied;
+            if (errno != 0 && page < next)
+            {
+                // One would not go in: alone it is told what is wrong with it, and the others are tried again.
+                if (TryPut(page, fetching, forWrite, content + ((page - range.First) << PageIndex.PageShift)))
+                {
+                    ComeIn(page, fetching, forWrite);
+                }
+
+                page++;
             }
         }
 
-        core.PageCame(page);
         core.WakeFaults();
     }
 
@@ -77,5 +84,59 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
         core.Pages.Poison(page);
         core.Pages.Wake(new(page, 1));
         core.WakeFaults();
+    }
+
+    /// <summary>Copies the page into the VM's memory. False: it could not be, and the page is what it should be instead.</summary>
+    private bool TryPut(long page, PageEntry fetching, bool writable, byte* content)
+    {
+        int errno = core.Pages.Copy(page, content, protect: !writable);
+        if (errno == 0)
+        {
+            return true;
+        }
+
+        if (errno == Errno.EEXIST)
+        {
+            // Something of it is here although the table said no. Take what is here for newer, and let nobody wait.
+            core.Table.Move(page, fetching, fetching.With(PageState.Resident));
+            core.Pages.Wake(new(page, 1));
+            Interlocked.Increment(ref core.Counters.Errors);
+            core.PageCame(page);
+            return false;
+        }
+
+        core.Table.Move(page, fetching, fetching.With(PageState.Remote));
+        if (!core.Pages.Ended)
+        {
+            core.Report("A page that a sub-host had sent could not be put into the VM's memory. Free some memory on this host.");
+            // The guest faults again at once; without a pause that would be a storm.
+            Thread.Sleep(10);
+            core.Pages.Wake(new(page, 1));
+        }
+
+        return false;
+    }
+
+    /// <summary>The page has been copied in.</summary>
+    private void ComeIn(long page, PageEntry fetching, bool writable)
+    {
+        Interlocked.Increment(ref core.Counters.PageIns[fetching.Sub]);
+        if (writable)
+        {
+            core.Table.Move(page, fetching, fetching.With(PageState.Resident));
+        }
+        else
+        {
+            var clean = fetching.With(PageState.ResidentClean);
+            core.Table.Move(page, fetching, clean);
+        }
+
+        // After the move: a write that came before it has left this note, one that comes after it finds the page here.
+        if (core.WriteWanted.TryClear(page) && !writable)
+        {
+            core.TryMakeWritable(page, fetching.With(PageState.ResidentClean));
+        }
+
+        core.PageCame(page);
     }
 }

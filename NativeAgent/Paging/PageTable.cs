@@ -97,8 +97,9 @@ internal sealed unsafe class PageTable : IDisposable
             return false;
         }
 
-        Account(from, -1);
+        // In this order a sub-host seems fuller for a moment, never emptier: nobody sends it a page too many.
         Account(to, 1);
+        Account(from, -1);
         return true;
     }
 

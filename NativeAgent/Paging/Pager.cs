@@ -54,6 +54,13 @@ internal sealed class Pager : IDisposable
         }
     }
 
+    /// <summary>Whether pages are fetched ahead of their faults; may change at any time.</summary>
+    public bool Prefetch
+    {
+        get => _core.Prefetch;
+        set => _core.Prefetch = value;
+    }
+
     /// <summary>Managed bytes that the two loops have allocated since they began; no more once each has done every thing once, a contended lock included.</summary>
     public long AllocatedBytes => _faults.AllocatedBytes + _evictor.AllocatedBytes;
 
@@ -136,6 +143,9 @@ internal sealed class Pager : IDisposable
             TakenBack = Interlocked.Read(ref counters.TakenBack),
             SpuriousFaults = Interlocked.Read(ref counters.SpuriousFaults),
             Errors = Interlocked.Read(ref counters.Errors),
+            Prefetched = Interlocked.Read(ref counters.Prefetched),
+            PrefetchHits = Interlocked.Read(ref counters.PrefetchHits),
+            PrefetchMisses = Interlocked.Read(ref counters.PrefetchMisses),
             RemoteLatency = _core.RemoteLatency.Read(),
             UnusedLatency = _core.UnusedLatency.Read(),
             PageInsBySub = Each(i => Interlocked.Read(ref counters.PageIns[i])),
@@ -146,7 +156,7 @@ internal sealed class Pager : IDisposable
         };
     }
 
-    /// <summary>Stops, and lets go of its memory. Dispose the stores first: their answer threads use it.</summary>
+    /// <summary>Stops, and lets go of its memory. Dispose the stores first: their threads use it.</summary>
     public void Dispose()
     {
         Stop();

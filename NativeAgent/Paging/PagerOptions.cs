@@ -23,6 +23,9 @@ internal sealed record PagerOptions
     /// <summary>Pages that stay here as long as they fill no more than three quarters of the limit; complete before the pager starts.</summary>
     public PageBitmap? Pinned { get; init; }
 
+    /// <summary>Whether pages are fetched ahead of their faults where the guest goes through its memory in order.</summary>
+    public bool Prefetch { get; init; } = true;
+
     /// <summary>Whether a page of zeros may become unused instead of being sent.</summary>
     public required bool TrackUnused { get; init; }
 }

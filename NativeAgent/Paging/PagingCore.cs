@@ -6,6 +6,7 @@ internal sealed class PagingCore : IDisposable
     private long _limit;
     private long _peak;
     private volatile string? _error;
+    private volatile bool _prefetch;
     private Action _wakeEvictor = static () => { };
     private Action _wakeFaults = static () => { };
 
@@ -20,6 +21,7 @@ internal sealed class PagingCore : IDisposable
         Heat = new(Table.PageCount, options.Pinned);
         Counters = new(Stores.Length);
         LimitPages = options.LimitPages;
+        Prefetch = options.Prefetch;
     }
 
     public GuestPages Pages { get; }
@@ -30,12 +32,18 @@ internal sealed class PagingCore : IDisposable
 
     public bool TrackUnused { get; }
 
+    public bool Prefetch
+    {
+        get => _prefetch;
+        set => _prefetch = value;
+    }
+
     /// <summary>Pages here, oldest first.</summary>
     public PageQueue Queue { get; }
 
     /// <summary>
     /// A write waits for this page, which was asked for by a read. Set by the fault thread, which then looks at the page's state again;
-    /// read by the answer thread after it has changed that state: one of the two sees the other.
+    /// read by whoever puts the page in, after it has changed that state: one of the two sees the other.
     /// </summary>
     public AtomicPageBits WriteWanted { get; }
 

@@ -10,6 +10,9 @@ internal sealed class PagingCounters(int stores)
     public long CleanDrops;
     public long ZeroDrops;
     public long Errors;
+    public long Prefetched;
+    public long PrefetchHits;
+    public long PrefetchMisses;
 
     public long[] PageIns { get; } = new long[stores];
 

@@ -57,6 +57,15 @@ internal sealed record PagingFigures
 
     public required long BytesOut { get; init; }
 
-    /// <summary>Pages asked for and not here yet.</summary>
+    /// <summary>Pages asked for ahead of a fault; counted in <see cref="PageIns"/> too once they are here.</summary>
+    public required long Prefetched { get; init; }
+
+    /// <summary>Of these, pages of a window that the guest has gone through.</summary>
+    public required long PrefetchHits { get; init; }
+
+    /// <summary>Pages of a window that the guest was not seen to go through.</summary>
+    public required long PrefetchMisses { get; init; }
+
+    /// <summary>Pages that faults have asked for and that are not here yet.</summary>
     public required int Outstanding { get; init; }
 }

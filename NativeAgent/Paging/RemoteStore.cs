@@ -3,7 +3,7 @@ using FCtrans.Agent.Memory;
 namespace FCtrans.Agent.Paging;
 
 /// <summary>
-/// A sub-host's store as the main host sees it: a channel for what faults ask for and one for all else. Starts to connect when
+/// A sub-host's store as the main host sees it: a channel for what faults ask for, one for what they may ask for next, one for all else. Starts to connect when
 /// <see cref="Start"/> is called and never gives up; the store may be away at any time and comes back with what it had.
 /// </summary>
 internal sealed class RemoteStore : IDisposable, IPageArrivals
@@ -16,6 +16,7 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(options.Index, PageEntry.MaxSubs);
         Options = options;
         Demand = new(options, this);
+        Prefetch = new(options, this);
         Bulk = new(options);
     }
 
@@ -26,6 +27,9 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     /// <summary>Asks for pages; for the fault thread.</summary>
     public DemandChannel Demand { get; }
 
+    /// <summary>Asks for pages ahead of their faults; for the fault thread. Paging does without it while it is away.</summary>
+    public PrefetchChannel Prefetch { get; }
+
     /// <summary>Changes the store; for the evictor.</summary>
     public BulkChannel Bulk { get; }
 
@@ -34,9 +38,9 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     /// <summary>Why it is away; null when it is not.</summary>
     public string? Problem => IsConnected ? null : (Demand.IsConnected ? Bulk.Error : Demand.Error) ?? "Not connected yet.";
 
-    public long BytesSent => Demand.BytesSent + Bulk.BytesSent;
+    public long BytesSent => Demand.BytesSent + Prefetch.BytesSent + Bulk.BytesSent;
 
-    public long BytesReceived => Demand.BytesReceived + Bulk.BytesReceived;
+    public long BytesReceived => Demand.BytesReceived + Prefetch.BytesReceived + Bulk.BytesReceived;
 
     /// <summary>The most pages that it takes, as it said; <see cref="long.MaxValue"/> without a limit.</summary>
     public long LimitPages => Bulk.LimitPages is var limit and > 0 ? limit : long.MaxValue;
@@ -44,6 +48,7 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     public void Start()
     {
         Demand.Start();
+        Prefetch.Start();
         Bulk.Start();
     }
 
@@ -53,11 +58,15 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     public void Dispose()
     {
         Demand.Dispose();
+        Prefetch.Dispose();
         Bulk.Dispose();
     }
 
     unsafe void IPageArrivals.Arrived(int sub, long page, bool forWrite, long startedAt, byte* content) =>
         _arrivals?.Arrived(sub, page, forWrite, startedAt, content);
+
+    unsafe void IPageArrivals.ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content) =>
+        _arrivals?.ArrivedEarly(sub, range, forWrite, content);
 
     void IPageArrivals.Missing(int sub, long page) => _arrivals?.Missing(sub, page);
 }

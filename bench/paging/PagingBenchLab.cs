@@ -42,10 +42,10 @@ internal sealed class PagingBenchLab : IDisposable
     }
 
     /// <summary>Every page lies at the store.</summary>
-    public Touched Ours(bool tls, int threads, string order)
+    public Touched Ours(bool tls, int threads, string order, bool prefetch)
     {
         using var guest = new PagingGuest(_guest, _directory, _pages);
-        using PagingUnderTest pager = Start(guest, tls, _pages);
+        using PagingUnderTest pager = Start(guest, tls, _pages, prefetch);
         return guest.Touch(threads, order, "remote", 0, _pages);
     }
 
@@ -53,7 +53,7 @@ internal sealed class PagingBenchLab : IDisposable
     public Touched Fresh()
     {
         using var guest = new PagingGuest(_guest, _directory, _pages);
-        using PagingUnderTest pager = Start(guest, false, 0);
+        using PagingUnderTest pager = Start(guest, false, 0, true);
         return guest.Touch(1, "random", "fresh", 0, _pages);
     }
 
@@ -65,10 +65,10 @@ internal sealed class PagingBenchLab : IDisposable
         _certificate.Dispose();
     }
 
-    private PagingUnderTest Start(PagingGuest guest, bool tls, long remote)
+    private PagingUnderTest Start(PagingGuest guest, bool tls, long remote, bool prefetch)
     {
         string[] store = tls ? _tls : _plain;
-        return new(guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], tls ? _certificate : null, remote);
+        return new(guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], tls ? _certificate : null, remote, prefetch);
     }
 
     private string Sub(string name) => Directory.CreateDirectory(Path.Combine(_directory, name)).FullName;

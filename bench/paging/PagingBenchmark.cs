@@ -36,18 +36,20 @@ internal static class PagingBenchmark
         var zero = new List<Touched>();
         var manyFloor = new List<Touched>();
         var many = new List<Touched>();
+        var demanded = new List<Touched>();
         var inOrder = new List<Touched>();
         // The first round compiles; it is not counted.
         for (int round = 0; round <= Rounds; round++)
         {
             serial.Add(lab.Floor("serial", 1, "random"));
-            plain.Add(lab.Ours(tls: false, 1, "random"));
-            tls.Add(lab.Ours(tls: true, 1, "random"));
+            plain.Add(lab.Ours(tls: false, 1, "random", prefetch: true));
+            tls.Add(lab.Ours(tls: true, 1, "random", prefetch: true));
             zeroFloor.Add(lab.Floor("zero", 1, "random"));
             zero.Add(lab.Fresh());
             manyFloor.Add(lab.Floor("many", ManyThreads, "random"));
-            many.Add(lab.Ours(tls: false, ManyThreads, "random"));
-            inOrder.Add(lab.Ours(tls: false, 2, "ordered"));
+            many.Add(lab.Ours(tls: false, ManyThreads, "random", prefetch: true));
+            demanded.Add(lab.Ours(tls: false, 2, "ordered", prefetch: false));
+            inOrder.Add(lab.Ours(tls: false, 2, "ordered", prefetch: true));
         }
 
         report.Add("floor: demand fault, median", "µs", Each(serial, t => t.P50));
@@ -64,7 +66,9 @@ internal static class PagingBenchmark
         report.Add(Invariant($"floor: random, {ManyThreads} threads"), "pages/s", Each(manyFloor, t => t.PagesPerSecond(Pages)));
         report.Add(Invariant($"random, {ManyThreads} threads"), "pages/s", Each(many, t => t.PagesPerSecond(Pages)));
         report.Add("  of what the floor reaches", "times", Ratios(many, manyFloor, t => t.PagesPerSecond(Pages)), Comparison.AtLeast, 0.9);
-        report.Add("in order, 2 threads", "pages/s", Each(inOrder, t => t.PagesPerSecond(Pages)));
+        report.Add("in order, 2 threads, no prefetch", "pages/s", Each(demanded, t => t.PagesPerSecond(Pages)));
+        report.Add("in order, 2 threads, prefetch", "pages/s", Each(inOrder, t => t.PagesPerSecond(Pages)));
+        report.Add("  what prefetch gains", "times", Ratios(inOrder, demanded, t => t.PagesPerSecond(Pages)), Comparison.AtLeast, 3);
     }
 
     private static double[] Each(List<Touched> samples, Func<Touched, double> figure) => [.. samples.Skip(1).Select(figure)];

@@ -15,7 +15,7 @@ internal sealed class PagingUnderTest : IDisposable
     private readonly PageTable _table;
     private readonly RemoteStore _store;
 
-    public PagingUnderTest(PagingGuest guest, int port, string thumbprint, WorkerCertificate? certificate, long remote)
+    public PagingUnderTest(PagingGuest guest, int port, string thumbprint, WorkerCertificate? certificate, long remote, bool prefetch)
     {
         using (PidFd process = PidFd.Open(guest.ProcessId))
         {
@@ -51,6 +51,7 @@ internal sealed class PagingUnderTest : IDisposable
             Stores = [_store],
             LimitPages = guest.Pages * 2,
             TrackUnused = true,
+            Prefetch = prefetch,
         });
         Pager.Start();
         if (!SpinWait.SpinUntil(() => _store.IsConnected, TimeSpan.FromSeconds(10)))

@@ -6,6 +6,7 @@
  *   verify          verifies each page below USED in full; answers "verified PAGES ERRORS BUSERRORS"
  *   ops             answers "ops OPS ERRORS BUSERRORS"
  *   touch A B       reads pages A to B that were never written; each must be zeros; answers "touched PAGES ERRORS BUSERRORS"
+ *   fill A B        writes pages A to B; answers "filled PAGES ERRORS BUSERRORS"
  *   write P         writes page P; answers "wrote P" when it is done
  *   read P          verifies page P in full; answers "read P ERRORS BUSERRORS"
  * The content of a page is a function of (page, generation); generation 0, and each 16th, is all zeros.
@@ -188,6 +189,10 @@ int main(int count, char **values)
             for (long p = a; p < b; p++)
                 guarded(check_full, p);
             printf("touched %ld %ld %ld\n", b - a, atomic_load(&errors), atomic_load(&buserrors));
+        } else if (sscanf(line, "fill %ld %ld", &a, &b) == 2 && a >= 0 && b <= pages) {
+            for (long p = a; p < b; p++)
+                guarded(write_next, p);
+            printf("filled %ld %ld %ld\n", b - a, atomic_load(&errors), atomic_load(&buserrors));
         } else if (sscanf(line, "write %ld", &a) == 1 && a >= 0 && a < pages) {
             guarded(write_next, a);
             printf("wrote %ld\n", a);
