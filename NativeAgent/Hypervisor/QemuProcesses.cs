@@ -38,6 +38,9 @@ internal static class QemuProcesses
         return matches.Count == 1 ? matches[0] : null;
     }
 
+    /// <summary>As <see cref="TryOpen"/>, also in a PID namespace below ours: for who drives labs of several hosts.</summary>
+    public static QemuProcess? OpenAnywhere(int processId) => TryLookAt(processId, ownNamespace: null);
+
     private static QemuProcess? TryLookAt(int pid, string? ownNamespace)
     {
         ulong startTime = ProcessFiles.StartTime(pid);

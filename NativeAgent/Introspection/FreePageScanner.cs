@@ -32,6 +32,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     private readonly bool _mayMap;
     private readonly MappedMemory _buffer;
     private readonly MappedMemory?[] _maps;
+    private readonly NeverTouchedSet? _neverTouched;
 
     // The figures and the place of the scan that runs.
     private PageBitmap _unused = null!;
@@ -60,6 +61,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
         _maps = new MappedMemory?[ram.Blocks.Length];
         if (mayMap)
         {
+            _neverTouched = new(ram);
             for (int i = 0; i < _maps.Length; i++)
             {
                 var block = ram.Blocks[i];
@@ -74,14 +76,23 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     public ScanResult Scan(PageBitmap unused)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(unused.PageCount, _ram.PageCount);
-        long start = Stopwatch.GetTimestamp();
         unused.Clear();
-        long neverTouched = _mayMap ? NeverTouchedPages.AddTo(_ram, unused) : 0;
-        double neverTouchedMilliseconds = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-        return AddFree(unused) with
+        if (_neverTouched is null)
         {
+            return AddFree(unused);
+        }
+
+        long start = Stopwatch.GetTimestamp();
+        _neverTouched.Prepare();
+        double prepared = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+        var result = AddFree(unused, _neverTouched.Pages);
+        start = Stopwatch.GetTimestamp();
+        var (neverTouched, all) = _neverTouched.AddTo(unused);
+        return result with
+        {
+            FreePages = Math.Max(0, all - neverTouched - result.BallooningPages),
             NeverTouchedPages = neverTouched,
-            NeverTouchedMilliseconds = neverTouchedMilliseconds,
+            NeverTouchedMilliseconds = prepared + Stopwatch.GetElapsedTime(start).TotalMilliseconds,
         };
     }
 
@@ -89,11 +100,13 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     /// Sets the free and ballooned pages in <paramref name="unused"/> and clears none. Where the RAM may be mapped, the holes
     /// must be set in it already: they are never read.
     /// </summary>
-    public ScanResult AddFree(PageBitmap unused)
+    public ScanResult AddFree(PageBitmap unused) => AddFree(unused, unused);
+
+    private ScanResult AddFree(PageBitmap unused, PageBitmap holes)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(unused.PageCount, _ram.PageCount);
         long start = Stopwatch.GetTimestamp();
-        Begin(unused, unused);
+        Begin(unused, holes);
         foreach (ref readonly var segment in _ram.Segments)
         {
             ScanSegment(segment);
@@ -113,6 +126,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     public void Dispose()
     {
         _buffer.Dispose();
+        _neverTouched?.Dispose();
         foreach (var map in _maps)
         {
             map?.Dispose();
@@ -298,7 +312,10 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
             {
                 if (value == offline)
                 {
-                    _ballooned += _unused.SetCounting(new(PageOf(frame + (ulong)i), 1));
+                    long page = PageOf(frame + (ulong)i);
+                    bool hole = _holes is not null && _holes[page];
+                    long added = _unused.SetCounting(new(page, 1));
+                    _ballooned += hole ? 0 : added;
                 }
 
                 i++;

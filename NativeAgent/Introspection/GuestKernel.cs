@@ -19,6 +19,8 @@ internal sealed class GuestKernel
     internal const ulong KernelMap = 0xffff_ffff_8000_0000;
 
     private readonly byte[] _infoText;
+    private KernelSymbols? _symbols;
+    private bool _symbolsRead;
 
     private GuestKernel(
         GuestMemoryReader memory, GuestPhysicalAddress infoPage, byte[] infoText, VmCoreInfo info, GuestVirtualAddress topTable,
@@ -53,6 +55,21 @@ internal sealed class GuestKernel
 
     public StructPageFormat Pages { get; }
 
+    /// <summary>The symbols that FCtrans looks at, read at the first use; null when this kernel does not tell them.</summary>
+    public KernelSymbols? Symbols
+    {
+        get
+        {
+            if (!_symbolsRead)
+            {
+                _symbols = KernelSymbols.TryRead(this, KernelSymbols.Wanted, out _);
+                _symbolsRead = true;
+            }
+
+            return _symbols;
+        }
+    }
+
     /// <summary>
     /// Looks for a kernel. Reads the beginning of every page that was ever touched, and no other.
     /// </summary>
@@ -61,8 +78,9 @@ internal sealed class GuestKernel
     /// <param name="reason">Why there is none, or none that can be believed.</param>
     /// <returns>Null when memory must be treated as used.</returns>
     /// <param name="processors">What the guest's processors run, where that is known: only such a kernel counts.</param>
+    /// <param name="mayMap">Whether the RAM files may be mapped: see <see cref="FreePageScanner"/>.</param>
     public static GuestKernel? TryFind(
-        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null)
+        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null, bool mayMap = false)
     {
         if (ram.Segments.IsEmpty)
         {
@@ -70,7 +88,7 @@ internal sealed class GuestKernel
             return null;
         }
 
-        var candidates = VmCoreInfoPages.Find(ram, out bool tooMany);
+        var candidates = VmCoreInfoPages.Find(ram, out bool tooMany, mayMap);
         if (candidates.Count == 0)
         {
             reason = "no Linux kernel has described itself (VMCOREINFO) in the guest's memory yet";

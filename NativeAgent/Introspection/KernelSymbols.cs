@@ -15,6 +15,12 @@ namespace FCtrans.Agent.Introspection;
 /// </summary>
 internal sealed class KernelSymbols
 {
+    /// <summary>All that any part of FCtrans looks up: one pass over the names finds them all.</summary>
+    public static readonly string[] Wanted =
+    [
+        "__start_BTF", "__stop_BTF", "__per_cpu_offset", "nr_cpu_ids", "node_data", "nr_node_ids", "contig_page_data", "saved_command_line",
+    ];
+
     private const int MaxSymbols = 2_000_000;
     private const int MaxTokens = 16 * 1024;
     private const int MaxName = 512;
@@ -137,6 +143,12 @@ internal sealed class KernelSymbols
         int have = 0;
         int used = 0;
         Span<char> name = stackalloc char[MaxName];
+        var lengths = new bool[MaxName + 1];
+        foreach (string one in wanted.Set)
+        {
+            lengths[Math.Min(one.Length, MaxName)] = true;
+        }
+
         for (uint symbol = 0; symbol < count && positions.Count < wanted.Set.Count; symbol++)
         {
             // A name has at most 2 + 0x3fff tokens; the kernel's own limit is far below.
@@ -178,25 +190,39 @@ internal sealed class KernelSymbols
             int characters = 0;
             for (int i = 0; i < length; i++)
             {
-                foreach (byte character in tokens[buffer[used + i]])
-                {
-                    if (characters == MaxName)
-                    {
-                        return false;
-                    }
+                characters += tokens[buffer[used + i]].Length;
+            }
 
-                    name[characters++] = (char)character;
+            if (characters > MaxName)
+            {
+                return false;
+            }
+
+            // The first character is the type. Most names are told from the wanted ones by their length.
+            if (characters > 1 && lengths[characters - 1])
+            {
+                Spell(buffer.AsSpan(used, length), tokens, name);
+                if (wanted.TryGetValue(name[1..characters], out string? found))
+                {
+                    _ = positions.TryAdd(found, symbol);
                 }
             }
 
             used += length;
-            // The first character is the type.
-            if (characters > 1 && wanted.TryGetValue(name[1..characters], out string? found))
-            {
-                _ = positions.TryAdd(found, symbol);
-            }
         }
 
         return true;
+    }
+
+    private static void Spell(ReadOnlySpan<byte> indices, byte[][] tokens, Span<char> name)
+    {
+        int at = 0;
+        foreach (byte index in indices)
+        {
+            foreach (byte character in tokens[index])
+            {
+                name[at++] = (char)character;
+            }
+        }
     }
 }

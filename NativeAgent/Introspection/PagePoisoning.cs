@@ -22,7 +22,7 @@ internal static unsafe class PagePoisoning
     /// <summary>The kernel's command line; null when it can't be read.</summary>
     public static string? CommandLine(GuestKernel kernel)
     {
-        if (KernelSymbols.TryRead(kernel, ["saved_command_line"], out _) is not { } symbols ||
+        if (kernel.Symbols is not { } symbols ||
             !symbols.TryGet("saved_command_line", out var pointerAt) ||
             !kernel.PageTables.TryRead(pointerAt, out ulong pointer))
         {

@@ -44,8 +44,7 @@ internal sealed record PerCpuLayout
     public static bool TryRead(GuestKernel kernel, out PerCpuLayout layout)
     {
         layout = null!;
-        var symbols = KernelSymbols.TryRead(
-            kernel, ["__start_BTF", "__stop_BTF", "__per_cpu_offset", "nr_cpu_ids", "node_data", "nr_node_ids", "contig_page_data"], out _);
+        var symbols = kernel.Symbols;
         if (symbols is null || !symbols.TryGet("__per_cpu_offset", out var offsets) || !symbols.TryGet("nr_cpu_ids", out var count) ||
             !TryTypes(kernel, symbols, out var types))
         {

@@ -138,7 +138,7 @@ internal sealed class UnusedPages : IUnusedPages
 
         long start = Stopwatch.GetTimestamp();
         processors ??= _processors?.Invoke();
-        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors);
+        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors, _mayMap);
         if (_kernel is not null)
         {
             _scanner = new FreePageScanner(_kernel, _ram, _mayMap);

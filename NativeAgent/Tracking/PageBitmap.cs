@@ -9,6 +9,8 @@ namespace FCtrans.Agent.Tracking;
 /// </summary>
 internal sealed unsafe class PageBitmap : IDisposable
 {
+    private const int KernelPageWords = 512;
+
     private ulong* _words;
 
     /// <param name="pageCount">1 to 2^40.</param>
@@ -168,23 +170,27 @@ internal sealed unsafe class PageBitmap : IDisposable
     public void CopyFrom(PageBitmap other)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(other.PageCount, PageCount);
-        for (long w = 0; w < WordCount; w++)
+        for (long w = 0; w < WordCount; w += KernelPageWords)
         {
-            if (_words[w] != other._words[w])
+            int count = (int)Math.Min(KernelPageWords, WordCount - w);
+            var from = new ReadOnlySpan<ulong>(other._words + w, count);
+            var to = new Span<ulong>(_words + w, count);
+            if (!from.SequenceEqual(to))
             {
-                _words[w] = other._words[w];
+                from.CopyTo(to);
             }
         }
     }
 
     public void Clear()
     {
-        for (long w = 0; w < WordCount; w++)
+        for (long w = 0; w < WordCount; w += KernelPageWords)
         {
             // Reads before it writes, so that words never touched stay without memory.
-            if (_words[w] != 0)
+            var words = new Span<ulong>(_words + w, (int)Math.Min(KernelPageWords, WordCount - w));
+            if (words.ContainsAnyExcept(0UL))
             {
-                _words[w] = 0;
+                words.Clear();
             }
         }
     }

@@ -10,6 +10,7 @@
 //   fresh MIB         the same, but it must read as zero              verifies for ever; rewrites and gives back and
 //   free MIB [scatter]  gives memory back                             takes again at these rates
 //   verify            one pass over every page, now           pause   ends `run`
+//   holes MIB         takes memory for good and gives every other page back: free memory in single pages
 //   stat              what was found so far                   meminfo from /proc/meminfo, in kB
 //   sh COMMAND        runs a shell command                    poweroff, reboot
 //
@@ -289,6 +290,17 @@ static void command_take(const char *arguments, bool must_be_zero) {
     reply("ok pages=%zu errors=%" PRIu64 " ms=%" PRIu64, mib * CHUNK_PAGES, atomic_load(&errors) - before, now_ms() - started);
 }
 
+static void command_holes(const char *arguments) {
+    size_t mib;
+    if (!parse_mib(arguments, &mib)) return;
+    uint8_t *memory = take(mib * CHUNK_BYTES);
+    if (!memory) { reply("error out of address space"); return; }
+    madvise(memory, mib * CHUNK_BYTES, MADV_NOHUGEPAGE);
+    for (size_t i = 0; i < mib * CHUNK_PAGES; i++) memory[i * PAGE] = 1;
+    for (size_t i = 0; i < mib * CHUNK_PAGES; i += 2) madvise(memory + i * PAGE, PAGE, MADV_DONTNEED);
+    reply("ok pages=%zu", mib * CHUNK_PAGES / 2);
+}
+
 static void command_free(const char *arguments) {
     size_t mib;
     if (!parse_mib(arguments, &mib)) return;
@@ -379,6 +391,7 @@ static void carry_out(const char *name, const char *arguments) {
     if (!strcmp(name, "fill")) command_take(arguments, false);
     else if (!strcmp(name, "fresh")) command_take(arguments, true);
     else if (!strcmp(name, "free")) command_free(arguments);
+    else if (!strcmp(name, "holes")) command_holes(arguments);
     else if (!strcmp(name, "run")) command_run(arguments);
     else if (!strcmp(name, "pause")) { stop_workers(); command_stat(); }
     else if (!strcmp(name, "stat")) command_stat();
