@@ -45,6 +45,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     private long _ballooned;
     private long _refused;
     private long _unknown;
+    private IFreeBlockSink? _sink;
 
     /// <param name="kernel">Found in this RAM; must outlive the scanner.</param>
     /// <param name="ram">The guest's RAM.</param>
@@ -102,7 +103,25 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     /// </summary>
     public ScanResult AddFree(PageBitmap unused) => AddFree(unused, unused);
 
-    private ScanResult AddFree(PageBitmap unused, PageBitmap holes)
+    /// <summary>Tells <paramref name="sink"/> of each free block, and sets them in <paramref name="free"/>.</summary>
+    public void Visit(PageBitmap free, IFreeBlockSink sink)
+    {
+        _neverTouched?.Prepare();
+        _sink = sink;
+        try
+        {
+            AddFree(free, _neverTouched?.Pages);
+        }
+        finally
+        {
+            _sink = null;
+        }
+    }
+
+    /// <summary>The pages that were never touched, kept from scan to scan; null where holes mean something else.</summary>
+    public NeverTouchedSet? NeverTouched => _neverTouched;
+
+    private ScanResult AddFree(PageBitmap unused, PageBitmap? holes)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(unused.PageCount, _ram.PageCount);
         long start = Stopwatch.GetTimestamp();
@@ -342,7 +361,9 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
         }
 
         _buddy += pages;
-        _free += _unused.SetCounting(new(PageOf(frame), pages));
+        long page = PageOf(frame);
+        _free += _unused.SetCounting(new(page, pages));
+        _sink?.Found(frame, page, (int)order);
         return pages;
     }
 

@@ -112,6 +112,18 @@ internal sealed class UnusedPages : IUnusedPages
         }
     }
 
+    /// <summary>Tells <paramref name="sink"/> of each free block, in the kernel as of the last <see cref="Refresh"/> (method <c>buddy</c>), which must have succeeded.</summary>
+    /// <param name="free">Gets the free pages.</param>
+    /// <param name="sink">Told on this thread.</param>
+    public void VisitFree(PageBitmap free, IFreeBlockSink sink)
+    {
+        free.Clear();
+        _scanner!.Visit(free, sink);
+    }
+
+    /// <summary>As <see cref="FreePageScanner.NeverTouched"/>, of the kernel as of the last <see cref="Refresh"/>.</summary>
+    public NeverTouchedSet? NeverTouched => _scanner?.NeverTouched;
+
     public void Dispose() => _scanner?.Dispose();
 
     private double FindKernel()

@@ -19,6 +19,7 @@ internal sealed class NeverTouchedSet(GuestRam ram) : IDisposable
     private const int Chunk = 512;
 
     private bool _walked;
+    private long _holes;
 
     /// <summary>Holes as of the last look, or pages that were holes and are free.</summary>
     public PageBitmap Pages { get; } = new(ram.PageCount);
@@ -31,6 +32,21 @@ internal sealed class NeverTouchedSet(GuestRam ram) : IDisposable
         {
             NeverTouchedPages.AddTo(ram, Pages);
             _walked = true;
+        }
+    }
+
+    /// <summary>
+    /// Finds the holes anew when many pages have been touched and freed since they were looked at: for who needs to know which free
+    /// pages take memory. After <see cref="AddTo"/>.
+    /// </summary>
+    /// <exception cref="KernelException">A RAM file can't be searched for holes.</exception>
+    public void LookAnewIfStale()
+    {
+        long touched = TouchedPages();
+        if (_holes - (ram.PageCount - touched) > Math.Max(256, touched >> 10))
+        {
+            Pages.Clear();
+            _holes = NeverTouchedPages.AddTo(ram, Pages);
         }
     }
 
@@ -61,6 +77,7 @@ internal sealed class NeverTouchedSet(GuestRam ram) : IDisposable
             }
         }
 
+        _holes = holes;
         // Pages touched and freed since they were looked at are still in the set; the files say how many have data.
         return (Math.Min(holes, ram.PageCount - TouchedPages()), all);
     }

@@ -44,6 +44,12 @@ internal sealed class GuestUnderTest : IDisposable
 
     public QemuMonitor Monitor { get; }
 
+    /// <summary>Its QEMU, which runs in the PID namespace of a lab host, below ours.</summary>
+    public QemuProcess Process => Directory.EnumerateDirectories("/proc").Select(d => Path.GetFileName(d))
+        .Where(name => int.TryParse(name, out int pid) && ProcessFiles.CommandLine(pid).Contains(Guest.Uuid.ToString()))
+        .Select(name => QemuProcesses.OpenAnywhere(int.Parse(name, System.Globalization.CultureInfo.InvariantCulture)))
+        .First(process => process is not null)!;
+
     public UnusedPages OpenUnused(bool mayMap) => UnusedPages.Open(Ram, mayMap, () => GuestProcessor.Ask(Monitor));
 
     /// <summary>Output of a shell command in the guest.</summary>

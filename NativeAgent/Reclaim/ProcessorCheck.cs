@@ -1,0 +1,93 @@
+using System.Diagnostics;
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Introspection;
+
+namespace FCtrans.Agent.Reclaim;
+
+/// <summary>
+/// Asks whether the guest still runs the kernel whose structures are read, with a time limit: a processor that waits for a page that
+/// is frozen can't be asked before it is thawed, so the question must be given up then. Has a thread of its own; one caller at a time.
+/// </summary>
+internal sealed class ProcessorCheck : IDisposable
+{
+    private const double ShortestMilliseconds = 4;
+    private const double LongestMilliseconds = 60;
+
+    private readonly Func<IReadOnlyList<GuestProcessor>> _ask;
+    private readonly SemaphoreSlim _asked = new(0);
+    private readonly SemaphoreSlim _answered = new(0);
+    private readonly Thread _thread;
+    private double _usualMilliseconds = 1;
+    private volatile GuestKernel? _kernel;
+    private volatile bool _runs;
+    private volatile bool _stop;
+    private bool _late;
+
+    /// <param name="ask">Asks QEMU's monitor; nobody else may use that monitor meanwhile.</param>
+    public ProcessorCheck(Func<IReadOnlyList<GuestProcessor>> ask)
+    {
+        _ask = ask;
+        _thread = new Thread(Run) { IsBackground = true, Name = "processors" };
+        _thread.Start();
+    }
+
+    /// <summary>Whether it is certain that the guest ran <paramref name="kernel"/> after this was called. After false call <see cref="Settle"/> when nothing is frozen any more.</summary>
+    public bool Confirm(GuestKernel kernel)
+    {
+        _kernel = kernel;
+        long start = Stopwatch.GetTimestamp();
+        _asked.Release();
+        _late = !_answered.Wait((int)Math.Clamp(_usualMilliseconds * 8, ShortestMilliseconds, LongestMilliseconds));
+        if (!_late)
+        {
+            _usualMilliseconds += (Stopwatch.GetElapsedTime(start).TotalMilliseconds - _usualMilliseconds) / 8;
+        }
+
+        return !_late && _runs;
+    }
+
+    /// <summary>Waits for an answer that came too late.</summary>
+    public void Settle()
+    {
+        if (_late)
+        {
+            _answered.Wait();
+            _late = false;
+            // A busy host answers slowly: without this the limit could stay too short for ever.
+            _usualMilliseconds = Math.Min(_usualMilliseconds * 1.25, LongestMilliseconds / 8);
+        }
+    }
+
+    public void Dispose()
+    {
+        Settle();
+        _stop = true;
+        _asked.Release();
+        _thread.Join();
+        _asked.Dispose();
+        _answered.Dispose();
+    }
+
+    private void Run()
+    {
+        while (true)
+        {
+            _asked.Wait();
+            if (_stop)
+            {
+                return;
+            }
+
+            try
+            {
+                _runs = GuestProcessor.Run(_ask(), _kernel!, out _);
+            }
+            catch (Exception e) when (e is MonitorException or IOException)
+            {
+                _runs = false;
+            }
+
+            _answered.Release();
+        }
+    }
+}

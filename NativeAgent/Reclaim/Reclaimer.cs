@@ -1,0 +1,322 @@
+using System.Diagnostics;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
+
+namespace FCtrans.Agent.Reclaim;
+
+/// <summary>How much a reclaim takes, and how fast.</summary>
+internal sealed record ReclaimLimits
+{
+    /// <summary>Bytes of guest memory given back in a second; 0: no limit.</summary>
+    public long BytesPerSecond { get; init; }
+
+    /// <summary>Of one processor; 1 to 100.</summary>
+    public int ProcessorPercent { get; init; } = 100;
+
+    /// <summary>Count only.</summary>
+    public bool WhatIf { get; init; }
+}
+
+/// <summary>
+/// Consistent reclaim: gives back the free memory of a guest that runs. Is fed by a scan (<see cref="FreePageScanner"/>), whose word is
+/// a hint; each batch of blocks then goes through these steps:
+/// <list type="number">
+/// <item>freeze the pages of <c>struct page</c>s that head the blocks, and hold the blocks' own pages: writes to either wait;</item>
+/// <item>ask QEMU whether the processors run the kernel that the structures are of;</item>
+/// <item>read each head again: still mapped where it was, still a free block of that order?</item>
+/// <item>thaw the heads, drop the blocks of which that is so, let the others go.</item>
+/// </list>
+/// <para>
+/// Why no page in use is lost. A kernel that takes a block writes its head before anyone writes the block (x86 keeps that order, and so does
+/// TCG on x86). If the head was written before it was frozen, step 3 sees that. If not, that writer waits, and after it is thawed its
+/// first write to the block waits again until the block's content is gone: dead content, since the block was free when that writer began.
+/// What writes free pages without telling the buddy allocator (a kexec's last jump, firmware after a reset) does not run on this kernel's
+/// page tables: if it ran before step 2, that sees it and nothing is dropped; if it begins later, its writes wait and come after the drop.
+/// </para>
+/// The check may fail for want of an answer: a processor that waits for a frozen page can't tell. Then nothing is dropped, and the
+/// guest has waited some milliseconds. One thread; allocates nothing while it works.
+/// </summary>
+internal sealed class Reclaimer : IFreeBlockSink
+{
+    private const int MaxBlocks = 512;
+    private const int MaxHeads = 64;
+    private const long MaxPages = 4096;
+
+    private readonly GuestRam _ram;
+    private readonly IReclaimTarget _target;
+    private readonly ProcessorCheck _check;
+    private readonly Block[] _blocks = new Block[MaxBlocks];
+    private readonly long[] _heads = new long[MaxHeads];
+    private GuestKernel _kernel = null!;
+    private GuestPageTables _tables = null!;
+    private ReclaimLimits _limits = new();
+    private PageBitmap? _freeBefore;
+    private CancellationToken _stop;
+    private int _blockCount;
+    private int _headCount;
+    private long _pages;
+    private long _began;
+    private double _worked;
+    private long _resumed;
+    private ReclaimFigures _figures;
+
+    public Reclaimer(GuestRam ram, IReclaimTarget target, ProcessorCheck check)
+    {
+        _ram = ram;
+        _target = target;
+        _check = check;
+    }
+
+    /// <summary>Before a scan that is given this as its sink.</summary>
+    /// <param name="kernel">As the scan uses it.</param>
+    /// <param name="limits">How much and how fast.</param>
+    /// <param name="freeBefore">Only blocks all of whose pages are in it are taken: memory that the guest does not want back at once. Null: all.</param>
+    /// <param name="stop">Ends it after the batch under way.</param>
+    public void Begin(GuestKernel kernel, ReclaimLimits limits, PageBitmap? freeBefore, CancellationToken stop)
+    {
+        if (_kernel != kernel)
+        {
+            _kernel = kernel;
+            // Of its own: the scan keeps tables in the kernel's, and these are forgotten at each batch.
+            _tables = new(kernel.Memory, kernel.PageTables.Root, kernel.PageTables.Levels);
+        }
+
+        _limits = limits;
+        _freeBefore = freeBefore;
+        _stop = stop;
+        _figures = default;
+        _worked = 0;
+        _began = _resumed = Stopwatch.GetTimestamp();
+    }
+
+    /// <summary>After the scan.</summary>
+    public ReclaimFigures Finish()
+    {
+        Flush();
+        return _figures with { Milliseconds = _worked + Stopwatch.GetElapsedTime(_resumed).TotalMilliseconds };
+    }
+
+    public void Found(ulong frame, long page, int order)
+    {
+        var block = new PageRange(page, 1L << order);
+        if (_stop.IsCancellationRequested || (_freeBefore is not null && !Covers(_freeBefore, block)))
+        {
+            return;
+        }
+
+        long count = _target.Count(block);
+        if (count == 0)
+        {
+            return;
+        }
+
+        _figures.FoundPages += count;
+        if (_limits.WhatIf || _ram.BlockOf(page).EndPage < block.End || !TryHead(frame, out ulong address, out ulong physical, out long head))
+        {
+            return;
+        }
+
+        bool sameHead = _headCount > 0 && _heads[_headCount - 1] == head;
+        if (_blockCount == MaxBlocks || (!sameHead && _headCount == MaxHeads) || (_pages > 0 && _pages + block.Count > MaxPages))
+        {
+            Flush();
+            sameHead = false;
+        }
+
+        if (!sameHead)
+        {
+            _heads[_headCount++] = head;
+        }
+
+        _blocks[_blockCount++] = new(block, order, address, physical, head);
+        _pages += block.Count;
+    }
+
+    private static bool Covers(PageBitmap set, PageRange range)
+    {
+        long clear = set.NextClear(range.First);
+        return clear < 0 || clear >= range.End;
+    }
+
+    /// <summary>Where the structure of a frame lies; false when it is not in one page.</summary>
+    private bool TryHead(ulong frame, out ulong address, out ulong physical, out long page)
+    {
+        ulong size = (ulong)_kernel.Pages.Size;
+        address = physical = 0;
+        page = -1;
+        if (!_kernel.Sections.TryGet(frame >> _kernel.Sections.PageCountShift, out ulong memMap))
+        {
+            return false;
+        }
+
+        address = memMap + (frame * size);
+        if ((address & (PageIndex.PageSize - 1)) + size > PageIndex.PageSize || !_tables.TryTranslate(new(address), out var at))
+        {
+            return false;
+        }
+
+        physical = at.Value;
+        return _ram.TryPageOf(at, out page);
+    }
+
+    private void Flush()
+    {
+        if (_blockCount == 0)
+        {
+            return;
+        }
+
+        _figures.Batches++;
+        FailurePoint.Reach("reclaim.chosen");
+        FreezeAll();
+        FailurePoint.Reach("reclaim.frozen");
+        bool certain = _check.Confirm(_kernel);
+        if (!certain)
+        {
+            _figures.Uncertain++;
+        }
+
+        FailurePoint.Reach("reclaim.asked");
+        _tables.Forget();
+        for (int i = 0; i < _blockCount; i++)
+        {
+            ref var block = ref _blocks[i];
+            block.Drop = block.Held && certain && IsStillFree(block);
+            _figures.TakenBack += block.Held && !block.Drop ? 1 : 0;
+        }
+
+        FailurePoint.Reach("reclaim.checked");
+        ThawHeads();
+        FailurePoint.Reach("reclaim.thawed");
+        DropAll();
+        FailurePoint.Reach("reclaim.dropped");
+        _blockCount = _headCount = 0;
+        _pages = 0;
+        _check.Settle();
+        Rest();
+    }
+
+    private void FreezeAll()
+    {
+        for (int i = 0; i < _headCount; i++)
+        {
+            if (!_target.Freeze(_heads[i]))
+            {
+                for (int b = 0; b < _blockCount; b++)
+                {
+                    _blocks[b].HeadIsLoose |= _blocks[b].Head == _heads[i];
+                }
+
+                _heads[i] = -1;
+            }
+        }
+
+        for (int i = 0, count; i < _blockCount; i += count)
+        {
+            count = RunLength(i, static (first, next) => first.HeadIsLoose == next.HeadIsLoose);
+            bool held = !_blocks[i].HeadIsLoose && _target.Hold(Range(i, count));
+            for (int b = i; b < i + count; b++)
+            {
+                _blocks[b].Held = held;
+            }
+        }
+    }
+
+    private void ThawHeads()
+    {
+        for (int i = 0; i < _headCount; i++)
+        {
+            if (_heads[i] >= 0)
+            {
+                _target.Thaw(_heads[i]);
+            }
+        }
+    }
+
+    private void DropAll()
+    {
+        for (int i = 0, count; i < _blockCount; i += count)
+        {
+            count = RunLength(i, static (first, next) => first.Drop == next.Drop && first.Held == next.Held);
+            if (_blocks[i].Drop)
+            {
+                _figures.FreedPages += _target.Drop(Range(i, count));
+            }
+            else if (_blocks[i].Held)
+            {
+                _target.LetGo(Range(i, count));
+            }
+        }
+    }
+
+    private bool IsStillFree(in Block block)
+        => _tables.TryTranslate(new(block.Address), out var at) && at.Value == block.Physical
+            && _kernel.Memory.TryRead(new GuestPhysicalAddress(block.Physical + (ulong)_kernel.Pages.MapcountOffset), out uint type)
+            && type == _kernel.Pages.BuddyValue
+            && _kernel.Memory.TryRead(new GuestPhysicalAddress(block.Physical + (ulong)_kernel.Pages.PrivateOffset), out ulong order)
+            && order == (ulong)block.Order;
+
+    private int RunLength(int first, Func<Block, Block, bool> alike)
+    {
+        long end = _ram.BlockOf(_blocks[first].Pages.First).EndPage;
+        int next = first + 1;
+        while (next < _blockCount && _blocks[next].Pages.First == _blocks[next - 1].Pages.End && _blocks[next].Pages.First < end
+            && alike(_blocks[first], _blocks[next]))
+        {
+            next++;
+        }
+
+        return next - first;
+    }
+
+    private PageRange Range(int first, int count) => new(_blocks[first].Pages.First, _blocks[first + count - 1].Pages.End - _blocks[first].Pages.First);
+
+    /// <summary>As long as the limits ask for.</summary>
+    private void Rest()
+    {
+        _worked += Stopwatch.GetElapsedTime(_resumed).TotalMilliseconds;
+        double wall = Stopwatch.GetElapsedTime(_began).TotalMilliseconds;
+        double due = _worked * 100 / _limits.ProcessorPercent;
+        if (_limits.BytesPerSecond > 0)
+        {
+            due = Math.Max(due, _figures.FreedPages * (double)PageIndex.PageSize * 1000 / _limits.BytesPerSecond);
+        }
+
+        if (due - wall >= 1)
+        {
+            _stop.WaitHandle.WaitOne((int)Math.Min(due - wall, 10_000));
+        }
+
+        _resumed = Stopwatch.GetTimestamp();
+    }
+
+    private record struct Block(PageRange Pages, int Order, ulong Address, ulong Physical, long Head)
+    {
+        public bool HeadIsLoose;
+        public bool Held;
+        public bool Drop;
+    }
+}
+
+/// <summary>What a reclaim came to.</summary>
+internal record struct ReclaimFigures
+{
+    /// <summary>Free pages that took memory.</summary>
+    public long FoundPages;
+
+    /// <summary>Those whose memory was given back.</summary>
+    public long FreedPages;
+
+    /// <summary>Blocks that were no longer free when they were looked at for the last time, or of which that was not certain.</summary>
+    public long TakenBack;
+
+    /// <summary>Batches of which it was not certain, in time, that the guest ran its kernel.</summary>
+    public long Uncertain;
+
+    public long Batches;
+
+    /// <summary>Time worked, rests not counted.</summary>
+    public double Milliseconds;
+}

@@ -1,0 +1,80 @@
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
+
+namespace FCtrans.Agent.Reclaim;
+
+/// <summary>Reclaim of one VM, turn by turn. One thread; owns nothing that it is given.</summary>
+internal sealed class VmReclaim : IDisposable
+{
+    private readonly UnusedPages _pages;
+    private readonly Reclaimer _reclaimer;
+    private readonly HostReclaimTarget? _host;
+    private readonly PageBitmap _unused;
+    private readonly PageBitmap _freeBefore;
+    private bool _looked;
+
+    /// <param name="ram">The VM's RAM, with its segments.</param>
+    /// <param name="pages">Its unused pages.</param>
+    /// <param name="target">Where they are dropped.</param>
+    /// <param name="check">Asks the monitor that <paramref name="pages"/> asks.</param>
+    public VmReclaim(GuestRam ram, UnusedPages pages, IReclaimTarget target, ProcessorCheck check)
+    {
+        _pages = pages;
+        _host = target as HostReclaimTarget;
+        _reclaimer = new(ram, target, check);
+        _unused = new(ram.PageCount);
+        _freeBefore = new(ram.PageCount);
+    }
+
+    /// <summary>What the last turn saw.</summary>
+    public UnusedFigures? Seen { get; private set; }
+
+    /// <summary>Looks for free memory and gives it back.</summary>
+    /// <param name="limits">How much and how fast.</param>
+    /// <param name="settledOnly">Only memory that was free at the last turn too, so that what the guest frees and takes all the time is left alone.</param>
+    /// <param name="stop">Ends it after the batch under way.</param>
+    /// <exception cref="Interop.KernelException">The VM's memory can't be read.</exception>
+    public ReclaimFigures Turn(ReclaimLimits limits, bool settledOnly, CancellationToken stop)
+    {
+        // What a kernel found just now says of its free pages is to be seen once before anything follows from it (page poisoning).
+        for (int look = 0; look < 2; look++)
+        {
+            Seen = _pages.Refresh(_unused);
+            if (Seen.Method != UnusedFigures.Buddy || Seen.FindMilliseconds == 0)
+            {
+                break;
+            }
+        }
+
+        if (Seen!.Method != UnusedFigures.Buddy || _pages.Kernel is not { } kernel || Seen.FindMilliseconds != 0)
+        {
+            _looked = false;
+            return default;
+        }
+
+        ReclaimFigures figures = default;
+        if (!settledOnly || _looked)
+        {
+            if (_host is not null)
+            {
+                _host.NeverTouched = _pages.NeverTouched;
+                _host.NeverTouched!.LookAnewIfStale();
+            }
+
+            _reclaimer.Begin(kernel, limits, settledOnly ? _freeBefore : null, stop);
+            _pages.VisitFree(_unused, _reclaimer);
+            figures = _reclaimer.Finish();
+        }
+
+        _freeBefore.CopyFrom(_unused);
+        _looked = true;
+        return figures;
+    }
+
+    public void Dispose()
+    {
+        _unused.Dispose();
+        _freeBefore.Dispose();
+    }
+}
