@@ -33,6 +33,14 @@ public sealed class VmRemotePaging
         Errors = paging.Errors;
         Error = paging.Error;
         Restarts = paging.Restarts;
+        Prefetch = paging.Prefetch;
+        EvictionPolicy = (EvictionPolicy)paging.EvictionPolicy;
+        PrefetchedPages = paging.PrefetchedPages;
+        PrefetchHits = paging.PrefetchHits;
+        PrefetchMisses = paging.PrefetchMisses;
+        QueueDepth = paging.OutstandingFaults;
+        TakenBack = paging.TakenBack;
+        ZeroDrops = paging.ZeroDrops;
         RemoteFaultLatency = new FaultLatencyFigures(paging.RemoteLatency ?? new FaultLatency());
         UnusedFaultLatency = new FaultLatencyFigures(paging.UnusedLatency ?? new FaultLatency());
     }
@@ -102,6 +110,30 @@ public sealed class VmRemotePaging
 
     /// <summary>Faults that were answered already.</summary>
     public ulong SpuriousFaults { get; }
+
+    /// <summary>Whether memory is fetched ahead of a guest that goes through it in order.</summary>
+    public bool Prefetch { get; }
+
+    /// <summary>Which pages leave the main host.</summary>
+    public EvictionPolicy EvictionPolicy { get; }
+
+    /// <summary>Pages asked for ahead of their first touch; page-ins count them too.</summary>
+    public ulong PrefetchedPages { get; }
+
+    /// <summary>Prefetched pages that the guest then went through.</summary>
+    public ulong PrefetchHits { get; }
+
+    /// <summary>Prefetched pages that the guest was not seen to go through.</summary>
+    public ulong PrefetchMisses { get; }
+
+    /// <summary>Pages that the guest waits for now.</summary>
+    public uint QueueDepth { get; }
+
+    /// <summary>Pages that the guest wrote to while they were leaving, and got back without the network.</summary>
+    public ulong TakenBack { get; }
+
+    /// <summary>Pages of zeros that became unused memory instead of being sent.</summary>
+    public ulong ZeroDrops { get; }
 
     /// <summary>Bytes received from sub-hosts.</summary>
     public ulong BytesIn { get; }

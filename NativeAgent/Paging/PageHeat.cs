@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using FCtrans.Agent.Tracking;
+using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -27,6 +28,7 @@ internal sealed unsafe class PageHeat : IDisposable
     private const double MostPinned = 0.75;
 
     private readonly PageBitmap? _pinned;
+    private volatile EvictionPolicy _policy;
     private long _pinnedPages = -1;
     private byte* _heat;
     private byte* _returns;
@@ -42,6 +44,13 @@ internal sealed unsafe class PageHeat : IDisposable
         _heat = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
         _returns = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
         _epochOfEviction = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
+    }
+
+    /// <summary>Whether a page's heat counts: with <see cref="EvictionPolicy.OldestFirst"/> only pinned pages are spared.</summary>
+    public EvictionPolicy Policy
+    {
+        get => _policy;
+        set => _policy = value;
     }
 
     /// <summary>Whether <paramref name="page"/> is to stay for now. Each yes cools it.</summary>
@@ -62,7 +71,7 @@ internal sealed unsafe class PageHeat : IDisposable
         }
 
         byte heat = _heat[page];
-        if (heat == 0)
+        if (heat == 0 || _policy == EvictionPolicy.OldestFirst)
         {
             return false;
         }

@@ -1,4 +1,5 @@
 using FCtrans.Agent.Memory;
+using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -59,6 +60,13 @@ internal sealed class Pager : IDisposable
     {
         get => _core.Prefetch;
         set => _core.Prefetch = value;
+    }
+
+    /// <summary>Which pages leave; may change at any time.</summary>
+    public EvictionPolicy Policy
+    {
+        get => _core.Heat.Policy;
+        set => _core.Heat.Policy = value;
     }
 
     /// <summary>Managed bytes that the two loops have allocated since they began; no more once each has done every thing once, a contended lock included.</summary>

@@ -1,6 +1,7 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Tracking;
+using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -25,6 +26,8 @@ internal sealed record PagerOptions
 
     /// <summary>Whether pages are fetched ahead of their faults where the guest goes through its memory in order.</summary>
     public bool Prefetch { get; init; } = true;
+
+    public EvictionPolicy Policy { get; init; }
 
     /// <summary>Whether a page of zeros may become unused instead of being sent.</summary>
     public required bool TrackUnused { get; init; }

@@ -18,7 +18,7 @@ internal sealed class PagingCore : IDisposable
         TrackUnused = options.TrackUnused;
         Queue = new(Table.PageCount);
         WriteWanted = new(Table.PageCount);
-        Heat = new(Table.PageCount, options.Pinned);
+        Heat = new(Table.PageCount, options.Pinned) { Policy = options.Policy };
         Counters = new(Stores.Length);
         LimitPages = options.LimitPages;
         Prefetch = options.Prefetch;

@@ -30,12 +30,18 @@ internal sealed class WorkerService(WorkerServer server) : Worker.WorkerBase
         }
     }
 
-    public override async Task<WorkerStatus> Abort(AbortRequest request, ServerCallContext context)
+    public override Task<WorkerStatus> Abort(AbortRequest request, ServerCallContext context) =>
+        Change(() => server.Role.Abort(request.Reason));
+
+    public override Task<WorkerStatus> SetPaging(PagingSettings request, ServerCallContext context) =>
+        Change(() => server.Role.SetPaging(request));
+
+    private async Task<WorkerStatus> Change(Action change)
     {
         using var call = server.EnterCall();
         try
         {
-            await Task.Run(() => server.Role.Abort(request.Reason));
+            await Task.Run(change);
         }
         catch (InvalidOperationException e)
         {

@@ -19,4 +19,8 @@ internal interface IWorkerRole : IDisposable
     /// <summary>Gives the work up, if that can still be done, and returns when it has ended.</summary>
     /// <exception cref="InvalidOperationException">It is too late, or this role has nothing to give up; says why.</exception>
     void Abort(string reason);
+
+    /// <summary>Changes how the VM is paged.</summary>
+    /// <exception cref="InvalidOperationException">Not now, not here, or not so; says why.</exception>
+    void SetPaging(PagingSettings settings) => throw new InvalidOperationException("Only a main host's worker pages a VM.");
 }

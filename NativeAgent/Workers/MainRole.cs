@@ -32,6 +32,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private readonly Lock _stepGate = new();
     private readonly ManualResetEventSlim _giveUp = new();
     private readonly int _restarts;
+    private readonly PagingChoices _choices;
     private DestinationVm? _vm;
     private Userfaultfd? _userfaultfd;
     private PageTable? _table;
@@ -50,6 +51,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _certificate = WorkerCertificate.Load(directory.Path);
         _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
         _restarts = directory.ReadNumber(Markers.Restarts);
+        _choices = new(spec, directory);
     }
 
     public void Run(Action<int> ready, CancellationToken stop)
@@ -101,7 +103,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         paging.Error = _givenUpBecause ?? paging.Error;
-        paging.LimitBytes = _spec.MainMemoryBytes;
+        paging.LimitBytes = _choices.MainMemoryBytes;
+        paging.Prefetch = _choices.Prefetch;
+        paging.EvictionPolicy = _choices.EvictionPolicy;
         paging.VmProcessId = _vm?.ProcessId ?? 0;
         paging.VmRunning = _directory.Has(Markers.Running);
         paging.Restarts = (ulong)_restarts;
@@ -126,6 +130,23 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             }
 
             GiveUp(reason);
+        }
+    }
+
+    public void SetPaging(PagingSettings settings)
+    {
+        lock (_stepGate)
+        {
+            // Before that the source decides by the limit that it was told what is sent here.
+            if (!_directory.Has(Markers.Running) || _pager is not { } pager)
+            {
+                throw new InvalidOperationException("The VM is still being received. Change its paging when its migration has completed.");
+            }
+
+            _choices.Change(settings, (ulong)pager.Snapshot().ResidentPages << PageIndex.PageShift);
+            pager.LimitPages = _choices.LimitPages;
+            pager.Prefetch = _choices.Prefetch;
+            pager.Policy = _choices.EvictionPolicy;
         }
     }
 
@@ -211,8 +232,6 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     private long PageCount => _spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
 
-    private long LimitPages => (long)(_spec.MainMemoryBytes >> PageIndex.PageShift);
-
     private void Begin()
     {
         CheckRoom();
@@ -288,7 +307,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         Table = _table!,
         Pinned = _pinned,
         Stores = _stores,
-        LimitPages = LimitPages,
+        LimitPages = _choices.LimitPages,
+        Prefetch = _choices.Prefetch,
+        Policy = _choices.EvictionPolicy,
         TrackUnused = _spec.TrackUnused,
     };
 

@@ -27,6 +27,12 @@ internal static class PagingReport
             Errors = (ulong)figures.Errors,
             BytesIn = (ulong)figures.BytesIn,
             BytesOut = (ulong)figures.BytesOut,
+            PrefetchedPages = (ulong)figures.Prefetched,
+            PrefetchHits = (ulong)figures.PrefetchHits,
+            PrefetchMisses = (ulong)figures.PrefetchMisses,
+            OutstandingFaults = (uint)figures.Outstanding,
+            TakenBack = (ulong)figures.TakenBack,
+            ZeroDrops = (ulong)figures.ZeroDrops,
             RemoteLatency = Of(figures.RemoteLatency),
             UnusedLatency = Of(figures.UnusedLatency),
         };

@@ -149,6 +149,9 @@ internal sealed class WorkerDirectory
     public int ReadNumber(string marker, int otherwise = 0) =>
         int.TryParse(Read(marker), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : otherwise;
 
+    /// <summary>Writes a file of the worker's whole, or leaves the one that was there.</summary>
+    public void Write(string name, byte[] content) => WriteWhole(name, content);
+
     public void WriteSpec(WorkerSpec spec) => WriteWhole("spec", spec.ToByteArray());
 
     /// <returns>null when the worker was prepared but never started.</returns>

@@ -81,6 +81,17 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $blocks | Should -BeLessOrEqual ($mainMemory * 1.05)
     }
 
+    It 'takes another limit while it runs, and holds it' {
+        $limit = [long] ($mainMemory * 0.95)
+        $set = Set-VmRemotePaging vm1 -MainMemory $limit -Prefetch $false -PassThru
+        $set.LimitBytes | Should -Be $limit
+        $set.Prefetch | Should -BeFalse
+        Wait-Until { (Get-VmRemotePaging -KvmHost $main).ResidentBytes -le $limit * 1.05 } 'what is too much has left'
+        [long] (Invoke-OnHost $setup.Host.main 'du -s --block-size=1 /dev/shm | cut -f1') | Should -BeLessOrEqual ($limit * 1.1)
+        { Set-VmRemotePaging vm1 -MainMemory 100KB -ErrorAction Stop } | Should -Throw -ErrorId 'PagingNotChanged,*'
+        { Set-VmRemotePaging nobody -Prefetch $true -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
+    }
+
     It 'goes on when the <Role> worker on <HostName> is killed' -ForEach @(
         @{ Role = 'main'; HostName = 'main' }
         @{ Role = 'sub'; HostName = 'sub1' }
@@ -95,6 +106,14 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         if ($Role -eq 'main') { $after.Restarts | Should -BeGreaterThan $before.Restarts }
         $after.State | Should -Be 'paging'
         $after.PageIns | Should -BeGreaterThan 0
+    }
+
+    It 'keeps its limit over restarts, and takes the first one again' {
+        $paging = Get-VmRemotePaging -KvmHost $main
+        $paging.LimitBytes | Should -Be ([long] ($mainMemory * 0.95))
+        $paging.Prefetch | Should -BeFalse
+        $paging | Set-VmRemotePaging -MainMemory $mainMemory -Prefetch $true
+        (Get-VmRemotePaging -KvmHost $main).LimitBytes | Should -Be $mainMemory
     }
 
     It 'serves fresh memory without the network' {

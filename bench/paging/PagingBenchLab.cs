@@ -1,5 +1,6 @@
 using System.Globalization;
 using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
 
 namespace FCtrans.Bench;
 
@@ -57,6 +58,20 @@ internal sealed class PagingBenchLab : IDisposable
         return guest.Touch(1, "random", "fresh", 0, _pages);
     }
 
+    /// <summary>Half of the memory fits here; the guest touches all of it, some far more often. Touches a second, and page-ins for each.</summary>
+    public (double Rate, double PageIns) Skewed(EvictionPolicy policy)
+    {
+        long touches = _pages * 15;
+        using var guest = new PagingGuest(_guest, _directory, _pages);
+        // A store of its own: the guest writes.
+        using TalkingProgram program = PagingStore.Start(Sub("skewed-" + Guid.NewGuid().ToString("N")), _pages, false, _certificate.Thumbprint);
+        string[] store = program.Expect("store");
+        using var pager = new PagingUnderTest(
+            guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], null, _pages, true, _pages / 2, policy);
+        Touched touched = guest.Touch(2, "skewed", "remote", 0, touches);
+        return (touched.PagesPerSecond(touches), pager.Pager.Snapshot().PageIns / (double)touches);
+    }
+
     public void Dispose()
     {
         _floorStore.Dispose();
@@ -68,7 +83,7 @@ internal sealed class PagingBenchLab : IDisposable
     private PagingUnderTest Start(PagingGuest guest, bool tls, long remote, bool prefetch)
     {
         string[] store = tls ? _tls : _plain;
-        return new(guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], tls ? _certificate : null, remote, prefetch);
+        return new(guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], tls ? _certificate : null, remote, prefetch, _pages * 2);
     }
 
     private string Sub(string name) => Directory.CreateDirectory(Path.Combine(_directory, name)).FullName;

@@ -1,5 +1,5 @@
 using System.Globalization;
-using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
 
 namespace FCtrans.Bench;
 
@@ -36,6 +36,8 @@ internal static class PagingBenchmark
         var zero = new List<Touched>();
         var manyFloor = new List<Touched>();
         var many = new List<Touched>();
+        var refault = new List<(double Rate, double PageIns)>();
+        var oldest = new List<(double Rate, double PageIns)>();
         var demanded = new List<Touched>();
         var inOrder = new List<Touched>();
         // The first round compiles; it is not counted.
@@ -50,6 +52,8 @@ internal static class PagingBenchmark
             many.Add(lab.Ours(tls: false, ManyThreads, "random", prefetch: true));
             demanded.Add(lab.Ours(tls: false, 2, "ordered", prefetch: false));
             inOrder.Add(lab.Ours(tls: false, 2, "ordered", prefetch: true));
+            refault.Add(lab.Skewed(EvictionPolicy.Refault));
+            oldest.Add(lab.Skewed(EvictionPolicy.OldestFirst));
         }
 
         report.Add("floor: demand fault, median", "µs", Each(serial, t => t.P50));
@@ -69,6 +73,11 @@ internal static class PagingBenchmark
         report.Add("in order, 2 threads, no prefetch", "pages/s", Each(demanded, t => t.PagesPerSecond(Pages)));
         report.Add("in order, 2 threads, prefetch", "pages/s", Each(inOrder, t => t.PagesPerSecond(Pages)));
         report.Add("  what prefetch gains", "times", Ratios(inOrder, demanded, t => t.PagesPerSecond(Pages)), Comparison.AtLeast, 3);
+        report.Add("half resident, skewed: page-ins a touch, oldest first", "pages", [.. oldest.Skip(1).Select(r => r.PageIns)]);
+        report.Add("half resident, skewed: page-ins a touch, refault", "pages", [.. refault.Skip(1).Select(r => r.PageIns)]);
+        report.Add("half resident, skewed: touches, oldest first", "pages/s", [.. oldest.Skip(1).Select(r => r.Rate)]);
+        report.Add("half resident, skewed: touches, refault", "pages/s", [.. refault.Skip(1).Select(r => r.Rate)]);
+        report.Add("  what refault gains", "times", [.. refault.Zip(oldest, (a, b) => a.Rate / b.Rate).Skip(1)], Comparison.AtLeast, 1);
     }
 
     private static double[] Each(List<Touched> samples, Func<Touched, double> figure) => [.. samples.Skip(1).Select(figure)];

@@ -4,6 +4,7 @@ using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
 using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
 
 namespace FCtrans.Bench;
 
@@ -15,7 +16,7 @@ internal sealed class PagingUnderTest : IDisposable
     private readonly PageTable _table;
     private readonly RemoteStore _store;
 
-    public PagingUnderTest(PagingGuest guest, int port, string thumbprint, WorkerCertificate? certificate, long remote, bool prefetch)
+    public PagingUnderTest(PagingGuest guest, int port, string thumbprint, WorkerCertificate? certificate, long remote, bool prefetch, long limit, EvictionPolicy policy = EvictionPolicy.Refault)
     {
         using (PidFd process = PidFd.Open(guest.ProcessId))
         {
@@ -49,7 +50,8 @@ internal sealed class PagingUnderTest : IDisposable
             Uffd = _uffd,
             Table = _table,
             Stores = [_store],
-            LimitPages = guest.Pages * 2,
+            LimitPages = limit,
+            Policy = policy,
             TrackUnused = true,
             Prefetch = prefetch,
         });

@@ -1,9 +1,10 @@
 /* Plays the guest for the paging benchmark: maps a RAM file, opens a userfaultfd for it and keeps it, as QEMU does, and touches pages.
  *   guest RAMFILE PAGES
  * Prints "ready UFFD ADDRESS"; then takes lines on stdin:
- *   touch THREADS ordered|random remote|fresh FIRST COUNT
+ *   touch THREADS ordered|random|skewed remote|fresh FIRST COUNT
  * Each page of FIRST .. FIRST + COUNT - 1 is read once, by one thread: in order, each thread its own part, or shuffled. Its first word
- * must be its number + 1 (remote) or 0 (fresh). Answers "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS", latencies in nanoseconds.
+ * must be its number + 1 (remote) or 0 (fresh). With "skewed" instead of an order, COUNT touches go to all pages, half of them to the
+ * hottest tenth and each fourth a write. Answers "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS", latencies in nanoseconds.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -18,9 +19,9 @@
 #include <unistd.h>
 
 static volatile uint64_t *ram;
-static long pages, count;
+static long pages, count, most;
 static uint32_t *order, *nanoseconds;
-static int threads, fresh;
+static int threads, fresh, skewed;
 static long errors;
 static pthread_barrier_t begin;
 
@@ -34,10 +35,21 @@ static uint64_t now(void)
 static void *touch(void *argument)
 {
     long me = (long)argument, wrong = 0;
+    uint64_t x = 0x9E3779B97F4A7C15ull * (me + 1);
     pthread_barrier_wait(&begin);
     for (long i = count * me / threads; i < count * (me + 1) / threads; i++) {
+        if (skewed) {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            double u = (x >> 11) / (double)(1ull << 53);
+            /* The fourth power: self-similar; spread over the memory, so that hot pages are not neighbours. */
+            order[i] = (uint64_t)(u * u * u * u * pages) * 7919 % pages;
+        }
         uint64_t start = now();
         uint64_t word = ram[(uint64_t)order[i] * 512];
+        if (skewed && i % 4 == 0)
+            ram[(uint64_t)order[i] * 512 + 1] = i;
         nanoseconds[i] = (uint32_t)(now() - start);
         wrong += word != (fresh ? 0 : (uint64_t)order[i] + 1);
     }
@@ -60,8 +72,9 @@ int main(int argc, char **argv)
     int fd = open(argv[1], O_RDWR | O_CLOEXEC);
     ram = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-    order = malloc(pages * sizeof *order);
-    nanoseconds = malloc(pages * sizeof *nanoseconds);
+    most = pages * 20;
+    order = malloc(most * sizeof *order);
+    nanoseconds = malloc(most * sizeof *nanoseconds);
     if (fd < 0 || ram == MAP_FAILED || uffd < 0 || !order || !nanoseconds)
         return 3;
     printf("ready %d %lu\n", uffd, (unsigned long)ram);
@@ -69,9 +82,10 @@ int main(int argc, char **argv)
     while (fgets(line, sizeof line, stdin)) {
         long first;
         if (sscanf(line, "touch %d %19s %19s %ld %ld", &threads, how, what, &first, &count) != 5 || threads < 1 || threads > 64
-            || first < 0 || count < 1 || first + count > pages)
+            || first < 0 || count < 1 || count > most || (first + count > pages && strcmp(how, "skewed")))
             return 4;
         fresh = !strcmp(what, "fresh");
+        skewed = !strcmp(how, "skewed");
         for (long i = 0; i < count; i++)
             order[i] = first + i;
         uint64_t x = 88172645463325252ull;

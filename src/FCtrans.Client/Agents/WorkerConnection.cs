@@ -62,4 +62,10 @@ public sealed class WorkerConnection
     public Task<WorkerStatus> AbortAsync(string reason, CancellationToken cancellation) => _channel.CallAsync(
         "stopping a migration", o => _worker.AbortAsync(new AbortRequest { Reason = reason }, o.WithHeaders(_address)), s_abortLimit, cancellation,
         e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.MigrationCommitted(_vm, e) : null);
+
+    /// <summary>Main worker only: changes what is set in <paramref name="settings"/>; the state after it.</summary>
+    /// <exception cref="FCtransException">PagingNotChanged: the VM is still being received, or the host has not the memory.</exception>
+    public Task<WorkerStatus> SetPagingAsync(PagingSettings settings, CancellationToken cancellation) => _channel.CallAsync(
+        "changing a VM's paging", o => _worker.SetPagingAsync(settings, o.WithHeaders(_address)), s_callLimit, cancellation,
+        e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.PagingNotChanged(_vm, e) : null);
 }

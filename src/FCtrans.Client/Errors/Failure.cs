@@ -158,6 +158,10 @@ public static class Failure
         FailureKind.InvalidState, $"The split migration of '{vm}' can't be stopped any more: the VM runs on the main host.",
         "", vm, inner);
 
+    public static FCtransException PagingNotChanged(string vm, Exception inner) => New(
+        FailureKind.InvalidState, $"The remote paging of '{vm}' was not changed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}",
+        "", vm, inner);
+
     public static FCtransException MigrationEnded(string vm, string state) => New(
         FailureKind.InvalidState, $"The split migration of '{vm}' is not running: it is {state}.", "", vm);
 

@@ -1,0 +1,104 @@
+using System.Management.Automation;
+using FCtrans.Client;
+using FCtrans.Contracts;
+
+namespace FCtrans.Commands;
+
+/// <summary>Set-VmRemotePaging: changes the remote paging of a split VM while it runs.</summary>
+[Cmdlet(VerbsCommon.Set, "VmRemotePaging", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
+[OutputType(typeof(VmRemotePaging))]
+public sealed class SetVmRemotePagingCommand : FCtransCmdlet
+{
+    /// <summary>The split VM (from Get-VmRemotePaging or Get-KvmVm), or its name.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    public VmReference VM { get; set; } = null!;
+
+    /// <summary>How much of the VM's memory may stay on the main host: a size, or a share of it (25%). More than that leaves at once.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public MemorySize? MainMemory { get; set; }
+
+    /// <summary>Whether memory is fetched ahead of a guest that goes through it in order.</summary>
+    [Parameter]
+    public bool? Prefetch { get; set; }
+
+    /// <summary>Refault: the oldest pages leave, but for those that keep coming back. OldestFirst: simply the oldest.</summary>
+    [Parameter]
+    public EvictionPolicy? EvictionPolicy { get; set; }
+
+    /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    public KvmHostReference[]? KvmHost { get; set; }
+
+    /// <summary>Write the VM's remote paging as it is then.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord()
+    {
+        string name = VM.ToString();
+        KvmHost[] hosts = Hosts(KvmHost);
+        var found = new List<(KvmHost Host, WorkerSummary Worker)>();
+        bool complete = hosts.Length > 0;
+        ForHosts(
+            hosts,
+            async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
+            (host, workers) => found.AddRange(workers
+                .Where(w => w.Spec?.Role == WorkerRole.Main && w.Spec.VmName == name && w.Running)
+                .Select(w => (host, w))),
+            () => complete = false);
+        if (found.Count == 0)
+        {
+            if (complete)
+            {
+                WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{name}'"), name));
+            }
+
+            return;
+        }
+
+        // A VM may have been split before: the newest is meant.
+        (KvmHost main, WorkerSummary worker) = found.MaxBy(f => f.Worker.Spec.StartedUnixMilliseconds);
+        ForItem(name, () => Change(main, worker));
+    }
+
+    private void Change(KvmHost main, WorkerSummary worker)
+    {
+        var settings = new PagingSettings();
+        var changes = new List<string>();
+        if (MainMemory is not null)
+        {
+            settings.MainMemoryBytes = MainMemory.ToBytes(worker.Spec.RamBlocks.Aggregate(0UL, (sum, b) => sum + b.SizeBytes));
+            changes.Add($"MainMemory {MainMemory}");
+        }
+
+        if (Prefetch is { } prefetch)
+        {
+            settings.Prefetch = prefetch;
+            changes.Add($"Prefetch {prefetch}");
+        }
+
+        if (EvictionPolicy is { } policy)
+        {
+            settings.EvictionPolicy = (Contracts.EvictionPolicy)policy;
+            changes.Add($"EvictionPolicy {policy}");
+        }
+
+        if (changes.Count > 0 && !ShouldProcess(worker.Spec.VmName, "Set " + string.Join(", ", changes)))
+        {
+            return;
+        }
+
+        WorkerStatus status = Await(stop => main.Connection
+            .ConnectWorker(worker.Spec.SplitId, WorkerRole.Main, worker.Spec.VmName)
+            .SetPagingAsync(settings, stop));
+        if (PassThru)
+        {
+            WriteObject(new VmRemotePaging(main, worker.Spec, status.Paging, running: true));
+        }
+    }
+}
