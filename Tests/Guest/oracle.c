@@ -163,7 +163,9 @@ static uint64_t least_verified(void) { // list_lock is held
 }
 
 static struct chunk *new_chunk(void *memory) {
-    struct chunk *chunk = calloc(1, sizeof *chunk);
+    // A page of its own, not the heap's: what is freed must leave this program's memory altogether, or the next memory to be
+    // taken would touch again what had been used before.
+    struct chunk *chunk = take(sizeof *chunk);
     if (!chunk) return NULL;
     chunk->memory = memory;
     chunk->first_page = __atomic_fetch_add(&next_page, CHUNK_PAGES, __ATOMIC_RELAXED);
@@ -318,7 +320,7 @@ static void command_free(const char *arguments) {
                 chunks[other] = swapped;
             }
             munmap(chunks[at]->memory, CHUNK_BYTES);
-            free(chunks[at]);
+            munmap(chunks[at], sizeof *chunks[at]);
             chunk_count--;
         }
         reply("ok pages=%zu held=%zu", mib * CHUNK_PAGES, chunk_count * CHUNK_PAGES);

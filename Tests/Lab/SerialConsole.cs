@@ -263,7 +263,11 @@ public sealed class SerialConsole
         {
             if (_wanted.Length > 0 && line.StartsWith(_wanted, StringComparison.Ordinal))
             {
-                _answer = line[_wanted.Length..];
+                // A guest that boots again echoes the command before its oracle has the terminal: that is no answer yet.
+                string answer = line[_wanted.Length..];
+                _answer = answer == "ok" || answer.StartsWith("ok ", StringComparison.Ordinal) || answer.StartsWith("error ", StringComparison.Ordinal)
+                    ? answer
+                    : _answer;
             }
             else if (!line.StartsWith('#'))
             {
