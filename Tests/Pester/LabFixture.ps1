@@ -58,7 +58,7 @@ function Resume-FailurePoint($LabHost, [string] $Name) {
 
 <# What a split has left on a host: processes, RAM files, stores, sockets. Empty when there is nothing. #>
 function Get-LeftOver($LabHost) {
-    Invoke-OnHost $LabHost 'ls -d /dev/shm/fctrans-* 2>/dev/null; ls -d /run/fctrans/*/main /run/fctrans/*/sub 2>/dev/null; find /run /tmp -type s -name "serial*" -o -type s -name "qmp*" -o -type s -name "monitor*"; pgrep -f "qemu-system.*[f]ctrans-" ; true'
+    Invoke-OnHost $LabHost 'ls -d /dev/shm/fctrans-* 2>/dev/null; ls -d /run/fctrans/*/main /run/fctrans/*/sub 2>/dev/null; pgrep -f "qemu-system.*[f]ctrans-" ; true'
 }
 
 <# Kills the worker of a role as the kernel would, and returns its process id. #>

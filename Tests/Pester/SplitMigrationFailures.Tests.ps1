@@ -20,6 +20,8 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
             Invoke-OnHost $setup.Host.source 'ls -l /proc/$(pgrep qemu-system)/fd | grep -c userfaultfd || true' | Should -Be '0'
             foreach ($labHost in $setup.Host.main, $setup.Host.sub1, $setup.Host.sub2) {
                 Wait-Until { -not (Get-LeftOver $labHost) } "nothing is left on $($labHost.Name)"
+                # Nor sockets of the QEMU that never ran: the next attempt's would have to take other paths.
+                Invoke-OnHost $labHost "find $($guest.RunDirectory) -type s 2>/dev/null || true" | Should -BeNullOrEmpty
             }
         }
     }
