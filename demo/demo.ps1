@@ -71,9 +71,9 @@ function Invoke-Run([bool] $TrackUnused) {
         Say "  On the main host it has verified $($verified.pages) pages, $($verified.errors) wrong."
 
         # Fresh memory: nothing else shall page meanwhile, so that what is counted is its alone.
-        # What it runs for that, its program's code and the kernel's, comes in with a first MiB; it was used before.
+        # What it runs for that, its program's code and the kernel's, comes in with the first 64 MiB: it was used before.
         [void] (Invoke-LabGuest -Guest $guest -Command 'pause')
-        [void] (Invoke-LabGuest -Guest $guest -Command 'fresh 1')
+        [void] (Invoke-LabGuest -Guest $guest -Command 'fresh 64')
         $before = Wait-Quiet $main
         $fresh = Invoke-LabGuest -Guest $guest -Command "fresh $freshMiB"
         $after = Get-VmRemotePaging -KvmHost $main

@@ -37,24 +37,31 @@
 #define WORDS (PAGE / 8)
 #define CHUNK_PAGES 256u
 #define CHUNK_BYTES (CHUNK_PAGES * PAGE)
+#define MAX_CHUNKS (1u << 20)
 #define MAX_THREADS 8
 #define MAX_LINE 4096
 #define MAX_REPORTS 100
 #define RESERVE_KB (24 * 1024) // left to the guest's kernel by fill and fresh
 
-struct chunk {
-    uint64_t *memory;
-    uint64_t first_page; // a name for the chunk's first page, never used again
-    uint64_t verified;   // passes that verified this chunk; a new chunk starts at the least of the others
-    uint64_t verified_at; // milliseconds on the guest's clock
-    pthread_mutex_t lock;
+// Apart from what every command walks through, and given back with the memory that it is about: whoever takes or frees memory
+// must touch no page of this program for each MiB that it holds besides, or a split VM fetches those.
+struct record {
     uint32_t generation[CHUNK_PAGES];
     bool reported[CHUNK_PAGES];
 };
 
+struct chunk {
+    uint64_t *memory;
+    struct record *record;
+    uint64_t first_page; // a name for the chunk's first page, never used again
+    uint64_t verified;   // passes that verified this chunk; a new chunk starts at the least of the others
+    uint64_t verified_at; // milliseconds on the guest's clock
+    pthread_mutex_t lock;
+};
+
 static pthread_rwlock_t list_lock;
-static struct chunk **chunks;
-static size_t chunk_count, chunk_capacity;
+static struct chunk *chunks; // room for MAX_CHUNKS is reserved; only the commands' thread goes beyond the count
+static size_t chunk_count;
 static uint64_t next_page;
 
 static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -108,14 +115,14 @@ static void say(const char *line) {
 
 static void report(struct chunk *chunk, unsigned index, int word, const char *what) {
     atomic_fetch_add(&errors, 1);
-    if (chunk->reported[index]) return;
-    chunk->reported[index] = true;
+    if (chunk->record->reported[index]) return;
+    chunk->record->reported[index] = true;
     if (atomic_fetch_add(&reports, 1) >= MAX_REPORTS) return;
     const uint64_t *words = chunk->memory + (size_t)index * WORDS;
     char line[256];
     snprintf(line, sizeof line, "! %s page=%" PRIu64 " generation=%" PRIu32 " word=%d found=%016" PRIx64
              " says_page=%" PRIu64 " says_generation=%" PRIu64 " address=%p\n", what, chunk->first_page + index,
-             chunk->generation[index], word, words[word], words[0], words[1], (const void *)words);
+             chunk->record->generation[index], word, words[word], words[0], words[1], (const void *)words);
     say(line);
 }
 
@@ -124,7 +131,7 @@ static uint64_t verify_chunk(struct chunk *chunk) {
     uint64_t found = 0;
     for (unsigned i = 0; i < CHUNK_PAGES; i++) {
         uint64_t *words = chunk->memory + (size_t)i * WORDS;
-        int word = first_mismatch(words, chunk->first_page + i, chunk->generation[i]);
+        int word = first_mismatch(words, chunk->first_page + i, chunk->record->generation[i]);
         if (word >= 0) { found++; report(chunk, i, word, "mismatch"); }
     }
     chunk->verified++;
@@ -135,7 +142,7 @@ static uint64_t verify_chunk(struct chunk *chunk) {
 
 static void rewrite_chunk(struct chunk *chunk) {
     for (unsigned i = 0; i < CHUNK_PAGES; i++)
-        fill_page(chunk->memory + (size_t)i * WORDS, chunk->first_page + i, ++chunk->generation[i]);
+        fill_page(chunk->memory + (size_t)i * WORDS, chunk->first_page + i, ++chunk->record->generation[i]);
     atomic_fetch_add(&pages_rewritten, CHUNK_PAGES);
 }
 
@@ -158,19 +165,16 @@ static void *take(size_t bytes) {
 
 static uint64_t least_verified(void) { // list_lock is held
     uint64_t least = UINT64_MAX;
-    for (size_t i = 0; i < chunk_count; i++) if (chunks[i]->verified < least) least = chunks[i]->verified;
+    for (size_t i = 0; i < chunk_count; i++) if (chunks[i].verified < least) least = chunks[i].verified;
     return chunk_count ? least : 0;
 }
 
-static struct chunk *new_chunk(void *memory) {
-    // A page of its own, not the heap's: what is freed must leave this program's memory altogether, or the next memory to be
-    // taken would touch again what had been used before.
-    struct chunk *chunk = take(sizeof *chunk);
-    if (!chunk) return NULL;
+static bool make_chunk(struct chunk *chunk, void *memory) {
     chunk->memory = memory;
+    chunk->record = take(sizeof *chunk->record);
     chunk->first_page = __atomic_fetch_add(&next_page, CHUNK_PAGES, __ATOMIC_RELAXED);
     pthread_mutex_init(&chunk->lock, NULL);
-    return chunk;
+    return chunk->record;
 }
 
 static void *work(void *ignored) {
@@ -186,7 +190,7 @@ static void *work(void *ignored) {
         rewrite_budget += seconds * rewrite_rate / worker_count;
         churn_budget += seconds * churn_rate / worker_count;
         pthread_rwlock_rdlock(&list_lock);
-        struct chunk *chunk = chunk_count ? chunks[atomic_fetch_add(&cursor, 1) % chunk_count] : NULL;
+        struct chunk *chunk = chunk_count ? &chunks[atomic_fetch_add(&cursor, 1) % chunk_count] : NULL;
         if (chunk && pthread_mutex_trylock(&chunk->lock) == 0) {
             verify_chunk(chunk);
             if (churn_budget >= 1) {
@@ -267,28 +271,24 @@ static void command_take(const char *arguments, bool must_be_zero) {
         return;
     }
     uint64_t started = now_ms(), before = atomic_load(&errors);
+    if (chunk_count + mib > MAX_CHUNKS) { reply("error this program keeps at most %u MiB", MAX_CHUNKS); return; }
     uint8_t *memory = take(mib * CHUNK_BYTES);
-    struct chunk **added = calloc(mib, sizeof *added);
-    if (!memory || !added) { reply("error out of address space"); return; }
+    if (!memory) { reply("error out of address space"); return; }
+    // Looked at before the new memory pushes the list out of a small main host; who verifies meanwhile is ahead of it.
+    pthread_rwlock_rdlock(&list_lock);
+    uint64_t least = least_verified();
+    pthread_rwlock_unlock(&list_lock);
     for (size_t i = 0; i < mib; i++) {
-        if (!(added[i] = new_chunk(memory + i * CHUNK_BYTES))) { reply("error out of memory"); return; }
-        if (must_be_zero) check_zero(added[i]);
-        rewrite_chunk(added[i]);
-        added[i]->verified_at = now_ms();
+        struct chunk *chunk = &chunks[chunk_count + i];
+        if (!make_chunk(chunk, memory + i * CHUNK_BYTES)) { reply("error out of memory"); return; }
+        if (must_be_zero) check_zero(chunk);
+        rewrite_chunk(chunk);
+        chunk->verified_at = now_ms();
+        chunk->verified = least;
     }
     pthread_rwlock_wrlock(&list_lock);
-    uint64_t least = least_verified();
-    if (chunk_count + mib > chunk_capacity) {
-        chunk_capacity = (chunk_count + mib) * 2;
-        chunks = realloc(chunks, chunk_capacity * sizeof *chunks);
-        if (!chunks) abort();
-    }
-    for (size_t i = 0; i < mib; i++) {
-        added[i]->verified = least;
-        chunks[chunk_count++] = added[i];
-    }
+    chunk_count += mib;
     pthread_rwlock_unlock(&list_lock);
-    free(added);
     reply("ok pages=%zu errors=%" PRIu64 " ms=%" PRIu64, mib * CHUNK_PAGES, atomic_load(&errors) - before, now_ms() - started);
 }
 
@@ -315,14 +315,16 @@ static void command_free(const char *arguments) {
             size_t at = chunk_count - 1;
             if (scatter) {
                 size_t other = (size_t)(mix(next_page + i) % chunk_count);
-                struct chunk *swapped = chunks[at];
+                struct chunk swapped = chunks[at];
                 chunks[at] = chunks[other];
                 chunks[other] = swapped;
             }
-            munmap(chunks[at]->memory, CHUNK_BYTES);
-            munmap(chunks[at], sizeof *chunks[at]);
+            munmap(chunks[at].memory, CHUNK_BYTES);
+            munmap(chunks[at].record, sizeof *chunks[at].record);
             chunk_count--;
         }
+        uint8_t *end = (uint8_t *)(((uintptr_t)&chunks[chunk_count] + PAGE - 1) & ~(uintptr_t)(PAGE - 1));
+        madvise(end, (size_t)((uint8_t *)&chunks[MAX_CHUNKS] - end), MADV_DONTNEED);
         reply("ok pages=%zu held=%zu", mib * CHUNK_PAGES, chunk_count * CHUNK_PAGES);
     }
     pthread_rwlock_unlock(&list_lock);
@@ -347,9 +349,9 @@ static void command_verify(void) {
         pthread_rwlock_rdlock(&list_lock); // a chunk at a time, so that others get in between
         bool end = i >= chunk_count;
         if (!end) {
-            pthread_mutex_lock(&chunks[i]->lock);
-            found += verify_chunk(chunks[i]);
-            pthread_mutex_unlock(&chunks[i]->lock);
+            pthread_mutex_lock(&chunks[i].lock);
+            found += verify_chunk(&chunks[i]);
+            pthread_mutex_unlock(&chunks[i].lock);
             pages += CHUNK_PAGES;
         }
         pthread_rwlock_unlock(&list_lock);
@@ -363,7 +365,7 @@ static void command_stat(void) {
     pthread_rwlock_rdlock(&list_lock);
     uint64_t oldest = 0, now = now_ms(), held = chunk_count * CHUNK_PAGES, passes = least_verified();
     for (size_t i = 0; i < chunk_count; i++) {
-        uint64_t at = __atomic_load_n(&chunks[i]->verified_at, __ATOMIC_RELAXED);
+        uint64_t at = __atomic_load_n(&chunks[i].verified_at, __ATOMIC_RELAXED);
         if (at < now && now - at > oldest) oldest = now - at;
     }
     pthread_rwlock_unlock(&list_lock);
@@ -439,6 +441,7 @@ int main(void) {
     pthread_rwlockattr_init(&attributes);
     pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     pthread_rwlock_init(&list_lock, &attributes);
+    if (!(chunks = take(MAX_CHUNKS * sizeof *chunks))) abort();
     say("oracle ready\n");
     char line[MAX_LINE];
     size_t length = 0;
