@@ -20,6 +20,7 @@
         'Get-SplitMigration'
         'Get-VmRemotePaging'
         'Get-VmUnusedMemory'
+        'Optimize-VmMemory'
         'Set-VmRemotePaging'
         'Start-SplitMigration'
         'Stop-SplitMigration'

@@ -103,7 +103,12 @@ internal sealed class Evictor : IDisposable
     {
         _spared = false;
         bool noRoom = Select((int)Math.Min(EvictionBatch.MaxPages, _core.Table.LocalPages - _core.LowPages));
-        bool progress = _batch.Run();
+        bool progress;
+        lock (_core.BulkGate)
+        {
+            progress = _batch.Run();
+        }
+
         if (progress || (_spared && !noRoom))
         {
             // Pages that were passed over have cooled by that: the next turn finds more.
@@ -224,7 +229,15 @@ internal sealed class Evictor : IDisposable
             }
         }
 
-        return found > 0 && _batch.DiscardOldCopies();
+        if (found == 0)
+        {
+            return false;
+        }
+
+        lock (_core.BulkGate)
+        {
+            return _batch.DiscardOldCopies();
+        }
     }
 
     private string? Explain(bool noRoom)

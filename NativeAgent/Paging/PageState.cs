@@ -18,7 +18,7 @@ internal enum PageState : byte
     /// <summary>In the RAM file; the evictor copies it to the sub-host named beside it. A write takes it back.</summary>
     Evicting = 4,
 
-    /// <summary>One thread changes it and nobody else may: microseconds, never a wait on the network.</summary>
+    /// <summary>One thread changes it and nobody else may: microseconds. Only reclaim waits on the network meanwhile, for pages that the guest does not use.</summary>
     Busy = 5,
 
     /// <summary>Only the sub-host named beside it has the content.</summary>

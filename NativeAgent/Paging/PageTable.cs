@@ -11,6 +11,7 @@ namespace FCtrans.Agent.Paging;
 /// from            to              who, and what has been done before
 /// Unused          Busy            fault thread
 /// Remote          Fetching        fault thread; it asks after this
+/// Remote          Busy            reclaim: the guest's kernel has it in a free block
 /// Remote          Lost            whoever learns that the sub-host is gone for good
 /// Fetching        Resident        whoever reads its answer, after UFFDIO_COPY
 /// Fetching        ResidentClean   whoever reads its answer, after UFFDIO_COPY with write protection
@@ -18,13 +19,13 @@ namespace FCtrans.Agent.Paging;
 /// Fetching        Lost            whoever reads its answer: the sub-host does not have it
 /// Resident        Evicting        evictor; it protects after this
 /// Resident        Resident        evictor: an old copy was discarded, and that was acknowledged (the sub-host's name goes)
-/// Resident        Busy            fault thread: to lift a protection that is left over
-/// ResidentClean   Busy            fault thread, or whoever read its answer: to lift its protection; evictor: to drop it
+/// Resident        Busy            fault thread: to lift a protection that is left over; reclaim: to freeze it or to drop it
+/// ResidentClean   Busy            fault thread, or whoever read its answer: to lift its protection; evictor: to drop it; reclaim
 /// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
 /// Busy            Resident        its owner, after lifting the protection, or after UFFDIO_ZEROPAGE
 /// Busy            ResidentClean   its owner, which found nothing to change
-/// Busy            Remote          evictor, after punching the hole
-/// Busy            Unused          evictor, after punching the hole of a page of zeros; no sub-host has a copy, acknowledged
+/// Busy            Remote          evictor, after punching the hole; reclaim, which leaves it where it was
+/// Busy            Unused          evictor, after punching the hole of a page of zeros; no sub-host has a copy, acknowledged; reclaim likewise
 /// </code>
 /// Two rules make it right:
 /// <list type="bullet">
@@ -193,7 +194,7 @@ internal sealed unsafe class PageTable : IDisposable
         }
 
         Allow(PageState.Unused, PageState.Busy);
-        Allow(PageState.Remote, PageState.Fetching, PageState.Lost);
+        Allow(PageState.Remote, PageState.Fetching, PageState.Lost, PageState.Busy);
         Allow(PageState.Fetching, PageState.Resident, PageState.ResidentClean, PageState.Remote, PageState.Lost);
         Allow(PageState.Resident, PageState.Evicting, PageState.Resident, PageState.Busy);
         Allow(PageState.ResidentClean, PageState.Busy);

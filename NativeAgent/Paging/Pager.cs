@@ -116,6 +116,9 @@ internal sealed class Pager : IDisposable
         _evictor.Stop();
     }
 
+    /// <summary>What drops free pages of this VM. Dispose it before this.</summary>
+    public PagingReclaimTarget OpenReclaimTarget() => new(_core);
+
     /// <summary>The counts now; any thread, any time between <see cref="Start"/> and Dispose.</summary>
     public PagingFigures Snapshot()
     {

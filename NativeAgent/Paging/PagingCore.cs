@@ -38,6 +38,9 @@ internal sealed class PagingCore : IDisposable
         set => _prefetch = value;
     }
 
+    /// <summary>Held by whoever has a batch open at the stores' bulk channels, which take one at a time: the evictor or reclaim.</summary>
+    public Lock BulkGate { get; } = new();
+
     /// <summary>Pages here, oldest first.</summary>
     public PageQueue Queue { get; }
 

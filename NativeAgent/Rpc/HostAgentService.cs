@@ -22,6 +22,15 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
     public override Task<UnusedMemory> GetUnusedMemory(GetUnusedMemoryRequest request, ServerCallContext context) =>
         Off(() => VmInspector.FindUnusedMemory(FindVm(request.Vm)));
 
+    public override Task OptimizeMemory(
+        OptimizeMemoryRequest request, IServerStreamWriter<OptimizedMemory> responseStream, ServerCallContext context) => Off(() =>
+    {
+        // Blocking on purpose: a caller that reads slowly slows the turns down instead of filling memory.
+        VmInspector.OptimizeMemory(
+            FindVm(request.Vm), request, turn => responseStream.WriteAsync(turn).GetAwaiter().GetResult(), context.CancellationToken);
+        return true;
+    });
+
     public override Task<PreparedWorker> PrepareWorker(PrepareWorkerRequest request, ServerCallContext context) =>
         Off(() => new PreparedWorker { Thumbprint = WorkerManager.Prepare(request.SplitId, request.Role) });
 

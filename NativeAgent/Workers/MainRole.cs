@@ -38,6 +38,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private PageTable? _table;
     private PageBitmap? _pinned;
     private Pager? _pager;
+    private MainReclaim? _reclaim;
     private RemoteStore[] _stores = [];
     private MigrationReceiver? _receiver;
     private volatile string? _givenUpBecause;
@@ -109,6 +110,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         paging.VmProcessId = _vm?.ProcessId ?? 0;
         paging.VmRunning = _directory.Has(Markers.Running);
         paging.Restarts = (ulong)_restarts;
+        paging.ReclaimedPages = (ulong)(_reclaim?.FreedPages ?? 0);
         paging.SubHosts.AddRange(_subs.Select(sub => sub.Host));
         return new WorkerStatus
         {
@@ -214,6 +216,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     public void Dispose()
     {
+        _reclaim?.Dispose();
         _pager?.Stop();
         foreach (var store in _stores)
         {
@@ -286,7 +289,20 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         _state = _directory.Has(Markers.Running) ? "paging" : "prepared";
+        if (_state == "paging")
+        {
+            StartReclaim();
+        }
+
         return true;
+    }
+
+    private void StartReclaim()
+    {
+        if (_spec.TrackUnused)
+        {
+            _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId);
+        }
     }
 
     private void RunVm()
@@ -298,6 +314,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         _directory.Mark(Markers.Ran);
         _state = "paging";
+        StartReclaim();
     }
 
     private PagerOptions PagerOptions() => new()
@@ -392,6 +409,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         _state = "ended";
+        _reclaim?.Dispose();
         _pager?.Stop();
         _vm?.Kill();
         foreach (var sub in _subs)

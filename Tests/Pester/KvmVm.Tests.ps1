@@ -81,6 +81,30 @@ Describe 'Get-VmUnusedMemory' {
     }
 }
 
+Describe 'Optimize-VmMemory' {
+    It 'says what it would give back, then gives it back' {
+        $wouldFree = Optimize-VmMemory shared -WhatIf
+        $wouldFree.FreedBytes | Should -Be 0
+        $before = (Get-KvmVm shared).ResidentBytes
+        $freed = Get-KvmVm shared | Optimize-VmMemory
+        $freed.Method | Should -Be 'buddy'
+        $freed.FoundBytes | Should -BeGreaterThan 1MB
+        $freed.FreedBytes | Should -BeGreaterThan 1MB
+        (Get-KvmVm shared).ResidentBytes | Should -BeLessThan $before
+    }
+
+    It 'goes on for as long as it is wanted, within its limits' {
+        $turns = @(Optimize-VmMemory shared -Continuous -Interval 0.1 -MaxRate 64MB -MaxProcessorPercent 50 | & { begin { $n = 0 } process { $_; if (++$n -eq 3) { break } } })
+        $turns | Should -HaveCount 3
+        $turns[2].Method | Should -Be 'buddy'
+    }
+
+    It 'refuses a VM whose memory is private, and one that is not there' {
+        { Optimize-VmMemory private -ErrorAction Stop } | Should -Throw -ErrorId 'VmMemoryUnreadable,*'
+        { Optimize-VmMemory nobody -ErrorAction Stop } | Should -Throw -ErrorId 'VmNotFound,*'
+    }
+}
+
 Describe 'Start-SplitMigration refuses, and changes nothing,' {
     AfterEach {
         Assert-NothingChanged

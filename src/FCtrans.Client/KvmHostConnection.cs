@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using FCtrans.Contracts;
 using Grpc.Core;
 
@@ -91,6 +92,42 @@ public sealed class KvmHostConnection : IDisposable
             StatusCode.FailedPrecondition => Failure.VmMemoryUnreadable(vm, e.Status.Detail, e),
             _ => null,
         });
+
+    /// <summary>Gives free memory of a running guest back to the host; one answer a turn.</summary>
+    /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
+    public async IAsyncEnumerable<OptimizedMemory> OptimizeMemoryAsync(
+        OptimizeMemoryRequest request, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        using AsyncServerStreamingCall<OptimizedMemory> call = _agent.OptimizeMemory(request, cancellationToken: cancellation);
+        while (true)
+        {
+            try
+            {
+                if (!await call.ResponseStream.MoveNext(cancellation).ConfigureAwait(false))
+                {
+                    yield break;
+                }
+            }
+            catch (RpcException e) when (e.StatusCode == StatusCode.Cancelled && cancellation.IsCancellationRequested)
+            {
+                throw new OperationCanceledException(cancellation);
+            }
+            catch (RpcException e) when (e.StatusCode == StatusCode.NotFound)
+            {
+                throw Failure.VmNotFound(request.Vm, $"'{Name}'");
+            }
+            catch (RpcException e) when (e.StatusCode == StatusCode.FailedPrecondition)
+            {
+                throw Failure.VmMemoryUnreadable(request.Vm, e.Status.Detail, e);
+            }
+            catch (RpcException e)
+            {
+                throw await _channel.TranslateAsync(e, "giving free memory back", s_startLimit).ConfigureAwait(false);
+            }
+
+            yield return call.ResponseStream.Current;
+        }
+    }
 
     /// <summary>Makes a worker's directory and key pair.</summary>
     public Task<PreparedWorker> PrepareWorkerAsync(string splitId, WorkerRole role, CancellationToken cancellation) => CallAsync(

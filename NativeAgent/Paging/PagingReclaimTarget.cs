@@ -1,0 +1,259 @@
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Reclaim;
+using FCtrans.Agent.Tracking;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// The memory of a split VM, on its main host. A page that is frozen or held is Busy, so that no other thread lifts its protection,
+/// fetches or evicts it. A held page that a sub-host has becomes unused only after the sub-host has confirmed that it forgot it; the guest
+/// waits if it wants such a page meanwhile. Copies of pages that only a sub-host had may be gone already when that sub-host goes away:
+/// they stay Busy until it is back and confirms. What a crash leaves is right either way: the content of a held page is dead.
+/// Used by one thread, but for <see cref="Stop"/>.
+/// </summary>
+internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
+{
+    private const int RetryMilliseconds = 50;
+
+    private readonly PagingCore _core;
+    private readonly PageBitmap _held;
+    private readonly PageBitmap _wasRemote;
+    private readonly bool[] _used;
+    private readonly bool[] _acknowledged;
+    private volatile bool _stop;
+
+    public PagingReclaimTarget(PagingCore core)
+    {
+        _core = core;
+        _held = new(core.Table.PageCount);
+        _wasRemote = new(core.Table.PageCount);
+        _used = new bool[core.Stores.Length];
+        _acknowledged = new bool[core.Stores.Length];
+    }
+
+    /// <summary>No more waiting for sub-hosts that are away. From any thread.</summary>
+    public void Stop() => _stop = true;
+
+    public long Count(PageRange block)
+    {
+        long count = 0;
+        for (long page = block.First; page < block.End; page++)
+        {
+            count += IsTakeable(_core.Table[page].State) ? 1 : 0;
+        }
+
+        return count;
+    }
+
+    public bool Freeze(long structPages)
+    {
+        var entry = _core.Table[structPages];
+        var busy = entry.With(PageState.Busy);
+        if (entry.State is not (PageState.Resident or PageState.ResidentClean) || !_core.Table.TryMove(structPages, entry, busy))
+        {
+            return false;
+        }
+
+        if (_core.Pages.Protect(new(structPages, 1)) == 0)
+        {
+            return true;
+        }
+
+        Thaw(structPages);
+        return false;
+    }
+
+    public void Thaw(long structPages)
+    {
+        var busy = _core.Table[structPages];
+        _core.Pages.Unprotect(new(structPages, 1));
+        _core.Table.Move(structPages, busy, busy.With(PageState.Resident));
+        _core.Pages.Wake(new(structPages, 1));
+    }
+
+    public bool Hold(PageRange pages)
+    {
+        for (long page = pages.First; page < pages.End; page++)
+        {
+            var entry = _core.Table[page];
+            if (IsTakeable(entry.State) && _core.Table.TryMove(page, entry, entry.With(PageState.Busy)))
+            {
+                _held[page] = true;
+                _wasRemote[page] = entry.State == PageState.Remote;
+            }
+        }
+
+        bool held = false;
+        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        {
+            held = true;
+            if (_core.Pages.Protect(run) != 0)
+            {
+                LetGo(pages);
+                return false;
+            }
+        }
+
+        return held;
+    }
+
+    public long Drop(PageRange pages)
+    {
+        Discard(pages);
+        for (long page = pages.First; page < pages.End; page++)
+        {
+            if (_held[page] && !IsForgotten(page))
+            {
+                // Its content is here, whatever has become of the old copy.
+                if (!_wasRemote[page])
+                {
+                    LetGo(new PageRange(page, 1));
+                    continue;
+                }
+
+                while (!IsForgotten(page) && !_stop && !_core.Pages.Ended)
+                {
+                    Thread.Sleep(RetryMilliseconds);
+                    Discard(new(page, pages.End - page));
+                }
+
+                if (!IsForgotten(page))
+                {
+                    // Whoever comes after this process finds out what the sub-host has.
+                    _held[page] = false;
+                }
+            }
+        }
+
+        long dropped = 0;
+        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        {
+            if (_core.Pages.Punch(run) != 0)
+            {
+                LetGoOfHere(run);
+            }
+
+            for (long inner = run.First; Next(_held, inner, run.End, out var gone); inner = gone.End)
+            {
+                // Before they are anybody else's: a page that comes back may be protected for another reason.
+                _core.Pages.Unprotect(gone);
+                for (long page = gone.First; page < gone.End; page++)
+                {
+                    _core.Table.Move(page, _core.Table[page], new(PageState.Unused));
+                }
+
+                _core.Pages.Wake(gone);
+                _held.Fill(gone, false);
+                dropped += gone.Count;
+            }
+        }
+
+        _core.WakeFaults();
+        return dropped;
+    }
+
+    public void LetGo(PageRange pages)
+    {
+        LetGoOfHere(pages);
+        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        {
+            _core.Pages.Unprotect(run);
+            for (long page = run.First; page < run.End; page++)
+            {
+                _core.Table.Move(page, _core.Table[page], _core.Table[page].With(PageState.Remote));
+            }
+
+            _core.Pages.Wake(run);
+            _held.Fill(run, false);
+        }
+    }
+
+    public void Dispose()
+    {
+        _held.Dispose();
+        _wasRemote.Dispose();
+    }
+
+    private static bool IsTakeable(PageState state) => state is PageState.Resident or PageState.ResidentClean or PageState.Remote;
+
+    private static bool Next(PageBitmap set, long from, long end, out PageRange run)
+    {
+        if (from >= end || !set.NextRun(from, end - from, out run) || run.First >= end)
+        {
+            run = default;
+            return false;
+        }
+
+        run = run.End > end ? new(run.First, end - run.First) : run;
+        return true;
+    }
+
+    private bool IsForgotten(long page) => _core.Table[page].Sub is var sub && (sub < 0 || _acknowledged[sub]);
+
+    /// <summary>Held pages whose content is in the RAM file stay, writable.</summary>
+    private void LetGoOfHere(PageRange pages)
+    {
+        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        {
+            for (long page = run.First; page < run.End; page++)
+            {
+                if (!_wasRemote[page])
+                {
+                    _held[page] = false;
+                    _core.Pages.Unprotect(new(page, 1));
+                    _core.Table.Move(page, _core.Table[page], _core.Table[page].With(PageState.Resident));
+                    _core.Pages.Wake(new(page, 1));
+                }
+            }
+        }
+    }
+
+    /// <summary>Asks each sub-host to forget its copies of held pages; afterwards <see cref="IsForgotten"/> tells.</summary>
+    private void Discard(PageRange pages)
+    {
+        lock (_core.BulkGate)
+        {
+            _used.AsSpan().Clear();
+            _acknowledged.AsSpan().Clear();
+            for (long page = pages.First; page < pages.End;)
+            {
+                int sub = _held[page] ? _core.Table[page].Sub : -1;
+                long end = page + 1;
+                if (sub >= 0)
+                {
+                    while (end < pages.End && _held[end] && _core.Table[end].Sub == sub)
+                    {
+                        end++;
+                    }
+
+                    if (!_used[sub])
+                    {
+                        _used[sub] = true;
+                        _core.Stores[sub].Bulk.Begin();
+                    }
+
+                    _core.Stores[sub].Bulk.Discard(new(page, end - page));
+                }
+
+                page = end;
+            }
+
+            for (int i = 0; i < _used.Length; i++)
+            {
+                if (_used[i])
+                {
+                    _core.Stores[i].Bulk.Close();
+                }
+            }
+
+            for (int i = 0; i < _used.Length; i++)
+            {
+                _acknowledged[i] = _used[i] && _core.Stores[i].Bulk.Commit();
+                if (_acknowledged[i])
+                {
+                    _core.Stores[i].Bulk.ClearFull();
+                }
+            }
+        }
+    }
+}
