@@ -14,6 +14,7 @@ internal static class IntrospectionBenchmark
     {
         Small(report);
         Fragmented(report);
+        ReclaimBenchmark.Run(report);
         if (Environment.GetEnvironmentVariable("FCTRANS_BENCH_SMALL") is null)
         {
             Large(report);
