@@ -14,6 +14,7 @@ internal sealed class ProcessorCheck : IDisposable
     private const double LongestMilliseconds = 60;
 
     private readonly Func<IReadOnlyList<GuestProcessor>> _ask;
+    private readonly int? _limitMilliseconds;
     private readonly SemaphoreSlim _asked = new(0);
     private readonly SemaphoreSlim _answered = new(0);
     private readonly Thread _thread;
@@ -24,9 +25,11 @@ internal sealed class ProcessorCheck : IDisposable
     private bool _late;
 
     /// <param name="ask">Asks QEMU's monitor; nobody else may use that monitor meanwhile.</param>
-    public ProcessorCheck(Func<IReadOnlyList<GuestProcessor>> ask)
+    /// <param name="limitMilliseconds">How long an answer may take; by default some times what it usually takes, at most 60 ms.</param>
+    public ProcessorCheck(Func<IReadOnlyList<GuestProcessor>> ask, int? limitMilliseconds = null)
     {
         _ask = ask;
+        _limitMilliseconds = limitMilliseconds;
         _thread = new Thread(Run) { IsBackground = true, Name = "processors" };
         _thread.Start();
     }
@@ -37,7 +40,7 @@ internal sealed class ProcessorCheck : IDisposable
         _kernel = kernel;
         long start = Stopwatch.GetTimestamp();
         _asked.Release();
-        _late = !_answered.Wait((int)Math.Clamp(_usualMilliseconds * 8, ShortestMilliseconds, LongestMilliseconds));
+        _late = !_answered.Wait(_limitMilliseconds ?? (int)Math.Clamp(_usualMilliseconds * 8, ShortestMilliseconds, LongestMilliseconds));
         if (!_late)
         {
             _usualMilliseconds += (Stopwatch.GetElapsedTime(start).TotalMilliseconds - _usualMilliseconds) / 8;

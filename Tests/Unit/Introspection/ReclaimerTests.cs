@@ -1,0 +1,126 @@
+using FCtrans.Agent.Introspection;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Reclaim;
+using FCtrans.Agent.Tracking;
+using Xunit;
+
+namespace FCtrans.Unit.Tests.Introspection;
+
+/// <summary>What reclaim drops and what it lets go, when the guest changes its mind at each step.</summary>
+public sealed class ReclaimerTests
+{
+    private const ulong High = SyntheticGuest.HighStart >> 12;
+
+    [Fact]
+    public void Free_blocks_are_dropped_and_nothing_else()
+    {
+        var (figures, target) = Reclaim(static (_, _) => { });
+        Assert.Equal(2048 + 8, figures.FreedPages);
+        Assert.Equal(2048 + 8, target.Dropped);
+        Assert.Equal(0, target.Frozen);
+        Assert.Equal(0, target.Held);
+    }
+
+    [Fact]
+    public void A_block_that_the_guest_takes_before_its_head_is_frozen_stays()
+    {
+        var (figures, target) = Reclaim(static (guest, target) => target.Freezing = () => guest.SetType(High + 1024, uint.MaxValue));
+        Assert.Equal(1024 + 8, figures.FreedPages);
+        Assert.Equal(1, figures.TakenBack);
+        Assert.Equal(1024, target.LetGoPages);
+        Assert.Equal(0, target.Frozen + target.Held);
+    }
+
+    [Fact]
+    public void A_block_that_was_merged_or_split_meanwhile_stays()
+    {
+        var (figures, _) = Reclaim(static (guest, target) => target.Freezing = () => guest.SetFree(High + 1024, 9));
+        Assert.Equal(1024 + 8, figures.FreedPages);
+        Assert.Equal(1, figures.TakenBack);
+    }
+
+    [Fact]
+    public void Nothing_is_dropped_when_the_processors_run_something_else_by_then()
+    {
+        var (figures, target) = Reclaim(static (_, target) => target.Freezing = () => target.Root = 0x5000);
+        Assert.Equal(0, figures.FreedPages);
+        Assert.True(figures.Uncertain > 0);
+        Assert.Equal(2048 + 8, target.LetGoPages);
+        Assert.Equal(0, target.Frozen + target.Held);
+    }
+
+    [Fact]
+    public void Pages_whose_heads_can_not_be_frozen_stay()
+    {
+        var (figures, target) = Reclaim(static (_, target) => target.Refuses = true);
+        Assert.Equal(0, figures.FreedPages);
+        Assert.Equal(0, target.Dropped + target.Held + target.LetGoPages);
+    }
+
+    private static (ReclaimFigures Figures, Target Target) Reclaim(Action<SyntheticGuest, Target> prepare)
+    {
+        using var guest = new SyntheticGuest(new());
+        guest.SetFree(High, 10);
+        guest.SetFree(High + 1024, 10);
+        guest.SetFree(High + 4096, 3);
+        var kernel = guest.Find();
+        var target = new Target { Root = guest.Root };
+        prepare(guest, target);
+        using var check = new ProcessorCheck(() => [new GuestProcessor(0x8000_0001, target.Root, 0x20, 0x500)], limitMilliseconds: 60_000);
+        using var scanner = new FreePageScanner(kernel, guest.Ram, mayMap: false);
+        using var free = new PageBitmap(guest.Ram.PageCount);
+        var reclaimer = new Reclaimer(guest.Ram, target, check);
+        reclaimer.Begin(kernel, new(), null, CancellationToken.None);
+        scanner.Visit(free, reclaimer);
+        return (reclaimer.Finish(), target);
+    }
+
+    /// <summary>Keeps account, and lets the test act as the guest at the moment before the first head is frozen.</summary>
+    private sealed class Target : IReclaimTarget
+    {
+        public Action? Freezing { get; set; }
+
+        public ulong Root { get; set; }
+
+        public bool Refuses { get; set; }
+
+        public long Frozen { get; private set; }
+
+        public long Held { get; private set; }
+
+        public long Dropped { get; private set; }
+
+        public long LetGoPages { get; private set; }
+
+        public long Count(PageRange block) => block.Count;
+
+        public bool Freeze(long structPages)
+        {
+            Freezing?.Invoke();
+            Freezing = null;
+            Frozen += Refuses ? 0 : 1;
+            return !Refuses;
+        }
+
+        public void Thaw(long structPages) => Frozen--;
+
+        public bool Hold(PageRange pages)
+        {
+            Held += pages.Count;
+            return true;
+        }
+
+        public long Drop(PageRange pages)
+        {
+            Held -= pages.Count;
+            Dropped += pages.Count;
+            return pages.Count;
+        }
+
+        public void LetGo(PageRange pages)
+        {
+            Held -= pages.Count;
+            LetGoPages += pages.Count;
+        }
+    }
+}
