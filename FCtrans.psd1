@@ -21,6 +21,7 @@
         'Get-VmRemotePaging'
         'Get-VmUnusedMemory'
         'Optimize-VmMemory'
+        'Remove-VmSubHost'
         'Set-VmRemotePaging'
         'Start-SplitMigration'
         'Stop-SplitMigration'

@@ -11,6 +11,7 @@ public sealed class VmRemotePaging
         SplitId = spec.SplitId;
         MainHost = main.Name;
         SubHosts = [.. spec.Peers.Where(p => p.Role == WorkerRole.Sub).OrderBy(p => p.SubIndex).Select(p => p.Host)];
+        SubHostStates = [.. paging.SubHostStates];
         State = running ? paging.State : "stopped";
         IsVmRunning = paging.VmRunning;
         VmProcessId = paging.VmProcessId;
@@ -56,6 +57,9 @@ public sealed class VmRemotePaging
 
     /// <summary>Where the rest of its memory lies.</summary>
     public string[] SubHosts { get; }
+
+    /// <summary>Of each of <see cref="SubHosts"/>: serving, leaving (its memory goes to the others), left, or lost.</summary>
+    public string[] SubHostStates { get; }
 
     /// <summary>receiving, paging, waiting (a sub-host is away), lost (memory is lost), ended, or stopped (no worker runs).</summary>
     public string State { get; }

@@ -7,7 +7,7 @@ namespace FCtrans.Commands;
 /// <summary>Set-VmRemotePaging: changes the remote paging of a split VM while it runs.</summary>
 [Cmdlet(VerbsCommon.Set, "VmRemotePaging", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
 [OutputType(typeof(VmRemotePaging))]
-public sealed class SetVmRemotePagingCommand : FCtransCmdlet
+public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
 {
     /// <summary>The split VM (from Get-VmRemotePaging or Get-KvmVm), or its name.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
@@ -40,30 +40,10 @@ public sealed class SetVmRemotePagingCommand : FCtransCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        string name = VM.ToString();
-        KvmHost[] hosts = Hosts(KvmHost);
-        var found = new List<(KvmHost Host, WorkerSummary Worker)>();
-        bool complete = hosts.Length > 0;
-        ForHosts(
-            hosts,
-            async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
-            (host, workers) => found.AddRange(workers
-                .Where(w => w.Spec?.Role == WorkerRole.Main && w.Spec.VmName == name && w.Running)
-                .Select(w => (host, w))),
-            () => complete = false);
-        if (found.Count == 0)
+        if (FindMainWorker(VM.ToString(), KvmHost) is var (main, worker))
         {
-            if (complete)
-            {
-                WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{name}'"), name));
-            }
-
-            return;
+            ForItem(VM.ToString(), () => Change(main, worker));
         }
-
-        // A VM may have been split before: the newest is meant.
-        (KvmHost main, WorkerSummary worker) = found.MaxBy(f => f.Worker.Spec.StartedUnixMilliseconds);
-        ForItem(name, () => Change(main, worker));
     }
 
     private void Change(KvmHost main, WorkerSummary worker)

@@ -16,6 +16,7 @@ internal sealed class Evictor : IDisposable
 
     private readonly PagingCore _core;
     private readonly EvictionBatch _batch;
+    private readonly Evacuation _evacuation;
     private readonly Thread _thread;
     private readonly AutoResetEvent _wake = new(false);
     private int _chosen = -1;
@@ -30,6 +31,7 @@ internal sealed class Evictor : IDisposable
     {
         _core = core;
         _batch = new(core);
+        _evacuation = new(core, _batch);
         _thread = new Thread(Run) { IsBackground = true, Name = "evictor" };
     }
 
@@ -75,15 +77,20 @@ internal sealed class Evictor : IDisposable
         {
             _sleeping = true;
             Interlocked.MemoryBarrier();
-            if (_core.Table.LocalPages <= _core.HighPages)
+            if (_core.Table.LocalPages <= _core.HighPages && !_core.IsEvacuating)
             {
                 _wake.WaitOne();
             }
 
             _sleeping = false;
-            while (!_stop && !_core.Pages.Ended && _core.Table.LocalPages > _core.LowPages)
+            while (!_stop && !_core.Pages.Ended && (_core.Table.LocalPages > _core.LowPages || _core.IsEvacuating))
             {
-                bool progress = EvictSome();
+                bool progress;
+                lock (_core.EvictionGate)
+                {
+                    progress = (_core.Table.LocalPages > _core.LowPages && EvictSome()) | _evacuation.Run();
+                }
+
                 _core.WakeFaults();
                 AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - before;
                 if (!progress)
@@ -147,6 +154,11 @@ internal sealed class Evictor : IDisposable
                     _core.Queue.Push(page);
                     break;
 
+                case PageState.Resident or PageState.ResidentClean when entry.Sub >= 0 && _core.FateOf(entry.Sub) != StoreFate.Serves:
+                    // It leaves when its old copy is off the sub-host that leaves.
+                    _core.Queue.Push(page);
+                    break;
+
                 case PageState.ResidentClean:
                     if (!_batch.TryAddClean(page, entry))
                     {
@@ -207,7 +219,7 @@ internal sealed class Evictor : IDisposable
     private bool HasRoom(int sub)
     {
         var store = _core.Stores[sub];
-        return store.Bulk.IsConnected && !store.Bulk.IsFull && _core.Table.CopiesAt(sub) < store.LimitPages;
+        return _core.FateOf(sub) == StoreFate.Serves && store.Bulk.IsConnected && !store.Bulk.IsFull && _core.Table.CopiesAt(sub) < store.LimitPages;
     }
 
     /// <summary>
@@ -244,7 +256,7 @@ internal sealed class Evictor : IDisposable
     {
         foreach (var store in _core.Stores)
         {
-            if (!store.Bulk.IsConnected)
+            if (_core.FateOf(store.Index) != StoreFate.Gone && !store.Bulk.IsConnected)
             {
                 return store.Problem;
             }

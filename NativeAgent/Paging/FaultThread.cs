@@ -37,6 +37,8 @@ internal sealed class FaultThread : IDisposable
     private readonly PollDescriptor[] _waits;
     private volatile bool _descriptorsAreOld = true;
     private int _asideCount;
+    private int _givenUp = -1;
+    private volatile ManualResetEventSlim? _givenUpDone;
     private volatile bool _starved;
     private volatile bool _stop;
 
@@ -84,6 +86,53 @@ internal sealed class FaultThread : IDisposable
     /// <summary>After <see cref="Stop"/>, when nobody can call <see cref="Wake"/> any more and the stores are disposed.</summary>
     public void Dispose() => _wakeup.Dispose();
 
+    /// <summary>All pages that only a sub-host had that is gone are lost; returns when they are. Its store has been disposed.</summary>
+    public void GiveUp(int sub)
+    {
+        using var done = new ManualResetEventSlim();
+        _givenUpDone = done;
+        Interlocked.Exchange(ref _givenUp, sub);
+        _wakeup.Signal();
+        while (!done.Wait(100))
+        {
+            if (_stop)
+            {
+                throw new InvalidOperationException("The paging has been stopped.");
+            }
+        }
+    }
+
+    private void GiveUpPages()
+    {
+        int sub = Interlocked.Exchange(ref _givenUp, -1);
+        if (sub < 0)
+        {
+            return;
+        }
+
+        long patience = Environment.TickCount64 + 5000;
+        for (long page = 0; page < _core.Table.PageCount; page++)
+        {
+            var entry = _core.Table[page];
+            while (entry.Sub == sub && entry.State == PageState.Busy && Environment.TickCount64 < patience)
+            {
+                // Reclaim has it and may put it back as it was; it waits for nobody that is gone.
+                Thread.Sleep(1);
+                entry = _core.Table[page];
+            }
+
+            if (entry.Sub == sub && (entry.State is PageState.Remote or PageState.Fetching)
+                && _core.Table.TryMove(page, entry, entry.With(PageState.Lost)))
+            {
+                _core.WriteWanted.TryClear(page);
+                _core.Pages.Poison(page);
+                _core.Pages.Wake(new(page, 1));
+            }
+        }
+
+        _givenUpDone!.Set();
+    }
+
     private void ConnectionChanged()
     {
         _descriptorsAreOld = true;
@@ -100,6 +149,7 @@ internal sealed class FaultThread : IDisposable
             Interlocked.MemoryBarrier();
             RetrySetAside();
             Flush();
+            GiveUpPages();
             bool room = _asideCount <= MaxSetAside - BatchEvents;
             Wait(room);
             // Faults first: what they ask for is on its way while the answers are put in.
@@ -271,6 +321,10 @@ internal sealed class FaultThread : IDisposable
                         return true;
                     }
 
+                    break;
+
+                case PageState.Remote when _core.FateOf(entry.Sub) == StoreFate.Gone:
+                    _core.Table.TryMove(fault.Page, entry, entry.With(PageState.Lost));
                     break;
 
                 case PageState.Remote:

@@ -16,9 +16,11 @@ namespace FCtrans.Agent.Paging;
 /// Fetching        Resident        whoever reads its answer, after UFFDIO_COPY
 /// Fetching        ResidentClean   whoever reads its answer, after UFFDIO_COPY with write protection
 /// Fetching        Remote          whoever reads its answer: the host has no memory for it now
-/// Fetching        Lost            whoever reads its answer: the sub-host does not have it
+/// Fetching        Lost            whoever reads its answer: the sub-host does not have it; fault thread: the sub-host was given up,
+///                                 its connections have ended, and nobody reads answers of it any more
 /// Resident        Evicting        evictor; it protects after this
-/// Resident        Resident        evictor: an old copy was discarded, and that was acknowledged (the sub-host's name goes)
+/// Resident        Resident        evictor: an old copy was discarded, and that was acknowledged, or its sub-host was given up (the
+///                                 sub-host's name goes)
 /// Resident        Busy            fault thread: to lift a protection that is left over; reclaim: to freeze it or to drop it
 /// ResidentClean   Busy            fault thread, or whoever read its answer: to lift its protection; evictor: to drop it; reclaim
 /// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
@@ -211,7 +213,7 @@ internal sealed unsafe class PageTable : IDisposable
         }
 
         Interlocked.Add(ref _counters->State[(int)entry.State], pages);
-        if (entry.Sub >= 0)
+        if (entry.Sub >= 0 && entry.State != PageState.Lost)
         {
             Interlocked.Add(ref _counters->Copies[entry.Sub], pages);
             if (entry.State == PageState.Remote)

@@ -14,7 +14,9 @@ internal static class PageTableRebuild
     /// <param name="stores">Started.</param>
     /// <returns>Pages that two stores claim and the RAM file has not: now lost, rather than perhaps wrong.</returns>
     /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
-    public static long Fill(PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, CancellationToken cancellation)
+    /// <param name="gone">Of these, those that are not asked: they are not there any more.</param>
+    public static long Fill(
+        PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, CancellationToken cancellation)
     {
         foreach (var block in ram.Blocks)
         {
@@ -29,7 +31,7 @@ internal static class PageTableRebuild
         }
 
         long conflicts = 0;
-        foreach (var store in stores)
+        foreach (var store in stores.Where(s => !gone.Contains(s.Index)))
         {
             store.Bulk.List(range => conflicts += Claim(table, range, store.Index), cancellation);
         }

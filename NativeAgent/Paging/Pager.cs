@@ -1,4 +1,5 @@
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
@@ -80,7 +81,12 @@ internal sealed class Pager : IDisposable
     /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
     public static Pager Resume(PagerOptions options, CancellationToken cancellation = default)
     {
-        long conflicts = PageTableRebuild.Fill(options.Table, options.Ram, options.Stores, cancellation);
+        long conflicts = PageTableRebuild.Fill(options.Table, options.Ram, options.Stores, options.Gone, cancellation);
+        if (options.Lost is { } lost)
+        {
+            KeepLost(options.Table, lost);
+        }
+
         PageTableRebuild.Release(options.Ram, options.Uffd);
         var pager = new Pager(options);
         if (conflicts > 0)
@@ -128,7 +134,8 @@ internal sealed class Pager : IDisposable
         string? away = null;
         foreach (var store in _core.Stores)
         {
-            if (store.Problem is { } problem)
+            bool left = _core.FateOf(store.Index) != StoreFate.Serves && table.CopiesAt(store.Index) == 0;
+            if (!left && _core.FateOf(store.Index) != StoreFate.Gone && store.Problem is { } problem)
             {
                 away ??= $"Sub-host {store.Options.Host}: {problem}";
             }
@@ -174,6 +181,78 @@ internal sealed class Pager : IDisposable
         _faults.Dispose();
         _evictor.Dispose();
         _core.Dispose();
+    }
+
+    /// <summary>Sub-host <paramref name="sub"/> is to leave: its pages go to the others, however long that takes, while the VM runs.</summary>
+    public void Evacuate(int sub)
+    {
+        if (_core.FateOf(sub) == StoreFate.Serves)
+        {
+            _core.Decide(sub, StoreFate.Leaves);
+            _core.Stores[sub].Evacuation.Start();
+            _core.WakeEvictor();
+        }
+    }
+
+    /// <summary>Sub-host <paramref name="sub"/> has left: it has no page any more, and its store may be disposed.</summary>
+    public void Forget(int sub) => _core.Decide(sub, StoreFate.Gone);
+
+    /// <summary>Pages of which sub-host <paramref name="sub"/> has a copy; 0 when one that was to leave may go.</summary>
+    public long CopiesAt(int sub) => _core.Table.CopiesAt(sub);
+
+    /// <summary>Pages that sub-host <paramref name="sub"/> could still take; 0 when it is to leave.</summary>
+    public long RoomAt(int sub) => _core.FateOf(sub) == StoreFate.Serves
+        ? Math.Max(0, Math.Min(_core.Stores[sub].LimitPages, _core.Table.PageCount) - _core.Table.CopiesAt(sub)) : 0;
+
+    public StoreFate FateOf(int sub) => _core.FateOf(sub);
+
+    /// <summary>
+    /// Sub-host <paramref name="sub"/> is gone and will not come back: what only it had is lost, and the guest gets a memory error where it
+    /// touches it. Disposes the store. Returns the pages that are lost now, for <see cref="PagerOptions.Lost"/>; the caller's.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The pager was stopped.</exception>
+    public PageBitmap GiveUp(int sub)
+    {
+        _core.Decide(sub, StoreFate.Gone);
+        // No answer of it can come any more, and a batch that waits for it fails.
+        _core.Stores[sub].Dispose();
+        lock (_core.EvictionGate)
+        {
+            // No batch that was begun before is under way any more: none can make a page Remote there.
+        }
+
+        _faults.GiveUp(sub);
+        _core.WakeEvictor();
+        var lost = new PageBitmap(_core.Table.PageCount);
+        for (long page = 0; page < _core.Table.PageCount; page++)
+        {
+            if (_core.Table[page].State == PageState.Lost)
+            {
+                lost.Fill(new(page, 1), true);
+            }
+        }
+
+        if (_core.Table.Count(PageState.Lost) is > 0 and var count)
+        {
+            _core.Report(
+                $"Sub-host {_core.Stores[sub].Options.Host} was given up, and with it the only copy of {count} pages: the guest gets a memory error where it touches one.");
+        }
+
+        return lost;
+    }
+
+    private static void KeepLost(PageTable table, PageBitmap lost)
+    {
+        for (long from = 0; lost.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            for (long page = run.First; page < run.End; page++)
+            {
+                if (table[page].State == PageState.Unused)
+                {
+                    table.Set(new(page, 1), new(PageState.Lost));
+                }
+            }
+        }
     }
 
     private long[] Each(Func<int, long> figure)

@@ -24,6 +24,12 @@ internal sealed record PagerOptions
     /// <summary>Pages that stay here as long as they fill no more than three quarters of the limit; complete before the pager starts.</summary>
     public PageBitmap? Pinned { get; init; }
 
+    /// <summary>Indices of stores that are not there any more. They are in <see cref="Stores"/> to keep the others' places, not started.</summary>
+    public IReadOnlyCollection<int> Gone { get; init; } = [];
+
+    /// <summary>For <see cref="Pager.Resume"/>: pages known to be lost; null for none.</summary>
+    public PageBitmap? Lost { get; init; }
+
     /// <summary>Whether pages are fetched ahead of their faults where the guest goes through its memory in order.</summary>
     public bool Prefetch { get; init; } = true;
 

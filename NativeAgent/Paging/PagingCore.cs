@@ -7,6 +7,7 @@ internal sealed class PagingCore : IDisposable
     private long _peak;
     private volatile string? _error;
     private volatile bool _prefetch;
+    private readonly int[] _fates;
     private Action _wakeEvictor = static () => { };
     private Action _wakeFaults = static () => { };
 
@@ -20,6 +21,12 @@ internal sealed class PagingCore : IDisposable
         WriteWanted = new(Table.PageCount);
         Heat = new(Table.PageCount, options.Pinned) { Policy = options.Policy };
         Counters = new(Stores.Length);
+        _fates = new int[Stores.Length];
+        foreach (int gone in options.Gone)
+        {
+            _fates[gone] = (int)StoreFate.Gone;
+        }
+
         LimitPages = options.LimitPages;
         Prefetch = options.Prefetch;
     }
@@ -58,6 +65,26 @@ internal sealed class PagingCore : IDisposable
     public LatencyHistogram RemoteLatency { get; } = new();
 
     public LatencyHistogram UnusedLatency { get; } = new();
+
+    /// <summary>Held by the evictor through each of its steps: whoever holds it knows that no batch is under way.</summary>
+    public Lock EvictionGate { get; } = new();
+
+    /// <summary>A store that is on its way out still has copies of pages.</summary>
+    public bool IsEvacuating
+    {
+        get
+        {
+            for (int i = 0; i < _fates.Length; i++)
+            {
+                if (FateOf(i) != StoreFate.Serves && Table.CopiesAt(i) > 0)
+                {
+                    return true;
+                }
+            }
+
+            return false;
+        }
+    }
 
     public long LimitPages
     {
@@ -110,6 +137,10 @@ internal sealed class PagingCore : IDisposable
 
     /// <summary>There is room again, or another request may be made: faults that had to wait may try again.</summary>
     public void WakeFaults() => _wakeFaults();
+
+    public StoreFate FateOf(int sub) => (StoreFate)Volatile.Read(ref _fates[sub]);
+
+    public void Decide(int sub, StoreFate fate) => Volatile.Write(ref _fates[sub], (int)fate);
 
     public void WakeEvictor() => _wakeEvictor();
 

@@ -188,7 +188,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         return true;
     }
 
-    private bool IsForgotten(long page) => _core.Table[page].Sub is var sub && (sub < 0 || _acknowledged[sub]);
+    private bool IsForgotten(long page) => _core.Table[page].Sub is var sub && (sub < 0 || _acknowledged[sub] || _core.FateOf(sub) == StoreFate.Gone);
 
     /// <summary>Held pages whose content is in the RAM file stay, writable.</summary>
     private void LetGoOfHere(PageRange pages)

@@ -7,7 +7,7 @@ namespace FCtrans.Agent.Paging;
 /// <summary>
 /// Asks a store for pages that nobody waits for yet: on a connection of its own, read by a thread of its own, so that these pages never
 /// stand in the way of a demanded one. As with <see cref="DemandChannel"/>, what was asked for stays on record until it is here.
-/// <para>One thread asks, the fault thread.</para>
+/// <para>One thread asks.</para>
 /// </summary>
 internal sealed unsafe class PrefetchChannel : StoreChannel
 {
@@ -20,7 +20,7 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
     private readonly Lock _lock = new();
     private readonly Slot[] _slots = new Slot[SlotCount];
     private readonly byte[] _presence = new byte[MaxPages];
-    private readonly byte* _content = (byte*)NativeMemory.AlignedAlloc(MaxPages * PageIndex.PageSize, PageIndex.PageSize);
+    private byte* _content = (byte*)NativeMemory.AlignedAlloc(MaxPages * PageIndex.PageSize, PageIndex.PageSize);
     private readonly IPageArrivals _arrivals;
     private ulong _used;
     private int _outstanding;
@@ -85,6 +85,7 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
     {
         base.Dispose();
         NativeMemory.AlignedFree(_content);
+        _content = null;
     }
 
     protected override void Connected(FrameConnection connection)

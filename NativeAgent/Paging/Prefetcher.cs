@@ -165,7 +165,7 @@ internal sealed class Prefetcher
             {
                 Send(first, count, sub, write);
                 count = 0;
-                if (!_core.Stores[entry.Sub].Prefetch.IsReady)
+                if (_core.FateOf(entry.Sub) == StoreFate.Gone || !_core.Stores[entry.Sub].Prefetch.IsReady)
                 {
                     break;
                 }

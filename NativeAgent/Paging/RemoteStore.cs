@@ -17,6 +17,7 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         Options = options;
         Demand = new(options, this);
         Prefetch = new(options, this);
+        Evacuation = new(options, this);
         Bulk = new(options);
     }
 
@@ -30,6 +31,9 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     /// <summary>Asks for pages ahead of their faults; for the fault thread. Paging does without it while it is away.</summary>
     public PrefetchChannel Prefetch { get; }
 
+    /// <summary>Fetches what the store still has when it is to leave; for the evictor. Not started before that.</summary>
+    public PrefetchChannel Evacuation { get; }
+
     /// <summary>Changes the store; for the evictor.</summary>
     public BulkChannel Bulk { get; }
 
@@ -38,9 +42,9 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     /// <summary>Why it is away; null when it is not.</summary>
     public string? Problem => IsConnected ? null : (Demand.IsConnected ? Bulk.Error : Demand.Error) ?? "Not connected yet.";
 
-    public long BytesSent => Demand.BytesSent + Prefetch.BytesSent + Bulk.BytesSent;
+    public long BytesSent => Demand.BytesSent + Prefetch.BytesSent + Evacuation.BytesSent + Bulk.BytesSent;
 
-    public long BytesReceived => Demand.BytesReceived + Prefetch.BytesReceived + Bulk.BytesReceived;
+    public long BytesReceived => Demand.BytesReceived + Prefetch.BytesReceived + Evacuation.BytesReceived + Bulk.BytesReceived;
 
     /// <summary>The most pages that it takes, as it said; <see cref="long.MaxValue"/> without a limit.</summary>
     public long LimitPages => Bulk.LimitPages is var limit and > 0 ? limit : long.MaxValue;
@@ -59,6 +63,7 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     {
         Demand.Dispose();
         Prefetch.Dispose();
+        Evacuation.Dispose();
         Bulk.Dispose();
     }
 

@@ -21,6 +21,9 @@ internal sealed class WorkerForwarder : Worker.WorkerBase
     public override Task<WorkerStatus> SetPaging(PagingSettings request, ServerCallContext context) =>
         Forward(context, (worker, options) => worker.SetPagingAsync(request, options).ResponseAsync);
 
+    public override Task<WorkerStatus> RemoveSubHost(RemoveSubHostRequest request, ServerCallContext context) =>
+        Forward(context, (worker, options) => worker.RemoveSubHostAsync(request, options).ResponseAsync);
+
     public override Task Watch(WatchRequest request, IServerStreamWriter<WorkerStatus> responseStream, ServerCallContext context) =>
         Forward(context, async (worker, options) =>
         {

@@ -33,6 +33,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private readonly ManualResetEventSlim _giveUp = new();
     private readonly int _restarts;
     private readonly PagingChoices _choices;
+    private readonly SubHostRoster _roster;
     private DestinationVm? _vm;
     private Userfaultfd? _userfaultfd;
     private PageTable? _table;
@@ -53,6 +54,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
         _restarts = directory.ReadNumber(Markers.Restarts);
         _choices = new(spec, directory);
+        _roster = new(spec, directory, _subs, _certificate, PageCount);
     }
 
     public void Run(Action<int> ready, CancellationToken stop)
@@ -83,6 +85,11 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
                 return;
             }
 
+            if (_state == "paging" && _pager is { } pager)
+            {
+                _roster.Dismiss(pager, _stores);
+            }
+
             if (stop.IsCancellationRequested)
             {
                 // Everything stays as it is for the worker that comes next.
@@ -106,6 +113,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         paging.Error = _givenUpBecause ?? paging.Error;
         paging.LimitBytes = _choices.MainMemoryBytes;
         paging.Prefetch = _choices.Prefetch;
+        paging.SubHostStates.AddRange(_subs.Select((_, i) => _roster.StateOf(i)));
         paging.EvictionPolicy = _choices.EvictionPolicy;
         paging.VmProcessId = _vm?.ProcessId ?? 0;
         paging.VmRunning = _directory.Has(Markers.Running);
@@ -149,6 +157,19 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             pager.LimitPages = _choices.LimitPages;
             pager.Prefetch = _choices.Prefetch;
             pager.Policy = _choices.EvictionPolicy;
+        }
+    }
+
+    public void RemoveSubHost(string host, bool lost)
+    {
+        lock (_stepGate)
+        {
+            if (!_directory.Has(Markers.Running) || _pager is not { } pager)
+            {
+                throw new InvalidOperationException("The VM is still being received. Remove the sub-host when its migration has completed.");
+            }
+
+            _roster.Remove(pager, host, lost);
         }
     }
 
@@ -279,8 +300,13 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = PageRunFile.Read(_directory.File(PinnedFile), _vm.Ram.PageCount);
         _userfaultfd = _vm.AdoptUserfaultfd();
-        _pager = Pager.Resume(PagerOptions());
+        using (var lost = _roster.ReadLost())
+        {
+            _pager = Pager.Resume(PagerOptions() with { Lost = lost });
+        }
+
         _pager.Start();
+        _roster.Continue(_pager);
         _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, this) { TableIsComplete = true };
         if (_directory.Has(Markers.Running) && !_directory.Has(Markers.Ran))
         {
@@ -325,6 +351,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         Pinned = _pinned,
         Stores = _stores,
         LimitPages = _choices.LimitPages,
+        Gone = _roster.Gone,
         Prefetch = _choices.Prefetch,
         Policy = _choices.EvictionPolicy,
         TrackUnused = _spec.TrackUnused,
@@ -449,7 +476,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private void StartStores()
     {
         _stores = [.. _subs.Select(Store)];
-        foreach (var store in _stores)
+        int[] gone = _roster.Gone;
+        foreach (var store in _stores.Where(s => !gone.Contains(s.Index)))
         {
             store.Start();
         }

@@ -5,7 +5,7 @@ BeforeAll {
     $manifest = [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')
     Import-Module $manifest
     $expected = 'Connect-KvmHost', 'Disconnect-KvmHost', 'Get-KvmHost', 'Get-KvmVm', 'Get-SplitMigration', 'Get-VmRemotePaging',
-        'Get-VmUnusedMemory', 'Optimize-VmMemory', 'Set-VmRemotePaging', 'Start-SplitMigration', 'Stop-SplitMigration'
+        'Get-VmUnusedMemory', 'Optimize-VmMemory', 'Remove-VmSubHost', 'Set-VmRemotePaging', 'Start-SplitMigration', 'Stop-SplitMigration'
 }
 
 Describe 'The module' {

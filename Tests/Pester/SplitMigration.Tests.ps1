@@ -116,6 +116,19 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         (Get-VmRemotePaging -KvmHost $main).LimitBytes | Should -Be $mainMemory
     }
 
+    It 'goes on without a sub-host that is removed while it runs' {
+        $removed = Remove-VmSubHost vm1 $setup.Host.sub2.Address -Confirm:$false -PassThru
+        $removed.SubHostStates -join ' ' | Should -Be 'serving left'
+        $removed.RemoteBytesBySubHost[1] | Should -Be 0
+        Wait-Until { -not (Get-LeftOver $setup.Host.sub2) } 'nothing is left on the sub-host'
+        { Remove-VmSubHost vm1 $setup.Host.sub2.Address -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'SubHostNotRemoved,*'
+        # A main worker that is started again asks nobody who has left.
+        $killed = Stop-Worker $setup.Host.main main
+        Wait-Until { (Invoke-OnHost $setup.Host.main 'cat /run/fctrans/*/main/worker.pid') -ne $killed } 'a new worker has started'
+        (Get-LabGuestStat -Guest $guest -FullPass -TimeoutSeconds 240).errors | Should -Be 0
+        (Get-VmRemotePaging -KvmHost $main).State | Should -Be 'paging'
+    }
+
     It 'serves fresh memory without the network' {
         $null = Invoke-LabGuest -Guest $guest -Command 'pause'
         $before = Get-VmRemotePaging -KvmHost $main

@@ -77,7 +77,7 @@ internal static class PagingBenchmark
         report.Add("half resident, skewed: page-ins a touch, refault", "pages", [.. refault.Skip(1).Select(r => r.PageIns)]);
         report.Add("half resident, skewed: touches, oldest first", "pages/s", [.. oldest.Skip(1).Select(r => r.Rate)]);
         report.Add("half resident, skewed: touches, refault", "pages/s", [.. refault.Skip(1).Select(r => r.Rate)]);
-        report.Add("  what refault gains", "times", [.. refault.Zip(oldest, (a, b) => a.Rate / b.Rate).Skip(1)], Comparison.AtLeast, 1);
+        report.Add("  page-ins, refault beside oldest first", "times", [.. refault.Zip(oldest, (a, b) => a.PageIns / b.PageIns).Skip(1)], Comparison.AtMost, 1);
     }
 
     private static double[] Each(List<Touched> samples, Func<Touched, double> figure) => [.. samples.Skip(1).Select(figure)];

@@ -68,4 +68,11 @@ public sealed class WorkerConnection
     public Task<WorkerStatus> SetPagingAsync(PagingSettings settings, CancellationToken cancellation) => _channel.CallAsync(
         "changing a VM's paging", o => _worker.SetPagingAsync(settings, o.WithHeaders(_address)), s_callLimit, cancellation,
         e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.PagingNotChanged(_vm, e) : null);
+
+    /// <summary>Main worker only: sub-host <paramref name="host"/> is to leave, or is given up. Returns when that has begun.</summary>
+    /// <exception cref="FCtransException">SubHostNotRemoved: there is none of that name, or no room for its pages elsewhere.</exception>
+    public Task<WorkerStatus> RemoveSubHostAsync(string host, bool lost, CancellationToken cancellation) => _channel.CallAsync(
+        "removing a sub-host", o => _worker.RemoveSubHostAsync(new RemoveSubHostRequest { Host = host, Lost = lost }, o.WithHeaders(_address)),
+        s_abortLimit, cancellation,
+        e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.SubHostNotRemoved(host, _vm, e) : null);
 }

@@ -162,6 +162,10 @@ public static class Failure
         FailureKind.InvalidState, $"The remote paging of '{vm}' was not changed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}",
         "", vm, inner);
 
+    public static FCtransException SubHostNotRemoved(string host, string vm, Exception inner) => New(
+        FailureKind.InvalidState,
+        $"The sub-host '{host}' of '{vm}' was not removed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}", "", host, inner);
+
     public static FCtransException MigrationEnded(string vm, string state) => New(
         FailureKind.InvalidState, $"The split migration of '{vm}' is not running: it is {state}.", "", vm);
 
