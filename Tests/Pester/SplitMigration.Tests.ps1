@@ -83,9 +83,10 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
 
     It 'takes another limit while it runs, and holds it' {
         $limit = [long] ($mainMemory * 0.95)
-        $set = Set-VmRemotePaging vm1 -MainMemory $limit -Prefetch $false -PassThru
+        $set = Set-VmRemotePaging vm1 -MainMemory $limit -EvictionPolicy OldestFirst -PassThru
         $set.LimitBytes | Should -Be $limit
-        $set.Prefetch | Should -BeFalse
+        $set.EvictionPolicy | Should -Be 'OldestFirst'
+        $set.Prefetch | Should -BeTrue
         Wait-Until { (Get-VmRemotePaging -KvmHost $main).ResidentBytes -le $limit * 1.05 } 'what is too much has left'
         [long] (Invoke-OnHost $setup.Host.main 'du -s --block-size=1 /dev/shm | cut -f1') | Should -BeLessOrEqual ($limit * 1.1)
         { Set-VmRemotePaging vm1 -MainMemory 100KB -ErrorAction Stop } | Should -Throw -ErrorId 'PagingNotChanged,*'
@@ -111,8 +112,8 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
     It 'keeps its limit over restarts, and takes the first one again' {
         $paging = Get-VmRemotePaging -KvmHost $main
         $paging.LimitBytes | Should -Be ([long] ($mainMemory * 0.95))
-        $paging.Prefetch | Should -BeFalse
-        $paging | Set-VmRemotePaging -MainMemory $mainMemory -Prefetch $true
+        $paging.EvictionPolicy | Should -Be 'OldestFirst'
+        $paging | Set-VmRemotePaging -MainMemory $mainMemory -EvictionPolicy Refault
         (Get-VmRemotePaging -KvmHost $main).LimitBytes | Should -Be $mainMemory
     }
 
