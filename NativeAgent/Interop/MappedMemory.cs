@@ -90,7 +90,4 @@ internal enum MemoryAdvice
     DontNeed = 4,
     HugePage = 14,
     NoHugePage = 15,
-
-    /// <summary>Linux 5.14.</summary>
-    PopulateRead = 22,
 }

@@ -78,9 +78,8 @@ internal sealed class GuestKernel
     /// <param name="reason">Why there is none, or none that can be believed.</param>
     /// <returns>Null when memory must be treated as used.</returns>
     /// <param name="processors">What the guest's processors run, where that is known: only such a kernel counts.</param>
-    /// <param name="mayMap">Whether the RAM files may be mapped: see <see cref="FreePageScanner"/>.</param>
     public static GuestKernel? TryFind(
-        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null, bool mayMap = false)
+        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null)
     {
         if (ram.Segments.IsEmpty)
         {
@@ -88,7 +87,7 @@ internal sealed class GuestKernel
             return null;
         }
 
-        var candidates = VmCoreInfoPages.Find(ram, out bool tooMany, mayMap);
+        var candidates = VmCoreInfoPages.Find(ram, out bool tooMany);
         if (candidates.Count == 0)
         {
             reason = "no Linux kernel has described itself (VMCOREINFO) in the guest's memory yet";

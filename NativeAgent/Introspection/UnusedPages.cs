@@ -150,7 +150,7 @@ internal sealed class UnusedPages : IUnusedPages
 
         long start = Stopwatch.GetTimestamp();
         processors ??= _processors?.Invoke();
-        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors, _mayMap);
+        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors);
         if (_kernel is not null)
         {
             _scanner = new FreePageScanner(_kernel, _ram, _mayMap);

@@ -12,14 +12,8 @@ internal static unsafe class VmCoreInfoPages
     /// <summary>More than this many is no accident, and nothing is believed then.</summary>
     public const int MaxCandidates = 64;
 
-    /// <summary>Pages mapped at a time: enough to make a fault for each needless, little enough to be no burden.</summary>
-    private const long WindowBytes = 64 << 20;
-
-    /// <param name="ram">The guest's RAM, with its segments.</param>
-    /// <param name="tooMany">More than <see cref="MaxCandidates"/>; the rest was not looked for.</param>
-    /// <param name="mayMap">Whether pages with data may be read through a mapping (see <see cref="FreePageScanner"/>): several times faster.</param>
     /// <exception cref="KernelException">A RAM file can't be searched for holes.</exception>
-    public static List<GuestPhysicalAddress> Find(GuestRam ram, out bool tooMany, bool mayMap = false)
+    public static List<GuestPhysicalAddress> Find(GuestRam ram, out bool tooMany)
     {
         var found = new List<GuestPhysicalAddress>();
         tooMany = false;
@@ -38,19 +32,8 @@ internal static unsafe class VmCoreInfoPages
                 {
                     long hole = SparseFile.NextHole(block.File, data);
                     long end = hole < 0 ? until : Math.Min(hole, until);
-                    // A small piece is read faster than mapped.
-                    bool map = mayMap && end - data >= 16 * PageIndex.PageSize;
-                    end = map ? Math.Min(end, data + WindowBytes) : end;
-                    using var window = map ? MappedMemory.File(block.File, data & -PageIndex.PageSize, (nuint)(end - (data & -PageIndex.PageSize)), write: false) : null;
-                    // All of it has data; a page that a balloon takes meanwhile is made anew at worst.
-                    _ = window?.Advise(0, window.Bytes, MemoryAdvice.PopulateRead);
                     for (long at = (data + PageIndex.PageSize - 1) & -PageIndex.PageSize; at + PageIndex.PageSize <= end; at += PageIndex.PageSize)
                     {
-                        if (window is not null && *(ulong*)(window.Address + (at - (data & -PageIndex.PageSize))) != magic)
-                        {
-                            continue;
-                        }
-
                         // Sixteen bytes, the length of the buffer.
                         if (SparseFile.Read(block.File, start, 16, at) != 16 || *(ulong*)start != magic ||
                             !new ReadOnlySpan<byte>(start, 16).StartsWith(VmCoreInfo.Magic))
