@@ -11,6 +11,7 @@ public sealed class PageTableTests
     [
         (PageState.Unused, PageState.Busy),
         (PageState.Remote, PageState.Fetching),
+        (PageState.Remote, PageState.Busy),
         (PageState.Remote, PageState.Lost),
         (PageState.Fetching, PageState.Resident),
         (PageState.Fetching, PageState.ResidentClean),
