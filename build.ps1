@@ -191,10 +191,27 @@ function Publish-Project([string] $Project, [string] $Directory, [string[]] $Opt
     Invoke-Program "Publishing $Project" (@('dotnet', 'publish', $Project, '-c', $configuration, '-o', $Directory, '-v', 'quiet', '-clp:NoSummary') + $Options) -Silently:$Quiet
 }
 
+<# What Get-Help shows, and docs/reference. Made in a process of its own: this one would keep the cmdlets loaded. #>
+function New-Help([string] $Module, [string] $Directory) {
+    $culture = [IO.Path]::Combine($Directory, 'en-US')
+    $null = [IO.Directory]::CreateDirectory($culture)
+    $problems = & (Get-PowerShellPath) -NoProfile -NonInteractive -File (Get-Path Cmdlets Help Update-Help.ps1) -ModulePath $Module `
+        -Documentation (Get-Path Cmdlets bin $configuration net8.0 FCtrans.Cmdlets.xml) -Output $culture -Reference (Get-Path docs reference)
+    if ($LASTEXITCODE -ne 0) { throw "Making the help failed: $problems" }
+
+    # A cmdlet that is being written may have no help yet; the tests are what insists.
+    foreach ($problem in $problems) { Say "Build: help: $problem" }
+    foreach ($path in [IO.Directory]::GetFiles((Get-Path Cmdlets Help), '*.help.txt')) {
+        [IO.File]::Copy($path, [IO.Path]::Combine($culture, [IO.Path]::GetFileName($path)), $true)
+    }
+}
+
 function Invoke-Build {
     Install-DebianPackage @($packagesToBuild.Keys)
 
-    $sources = @(Get-SourceFile)
+    # The reference pages are made from the others.
+    $made = (Get-Path docs reference) + [IO.Path]::DirectorySeparatorChar
+    $sources = @(Get-SourceFile | Where-Object { -not $_.StartsWith($made) })
     $fingerprint = Get-SourceFingerprint $sources
     $stamp = Get-Path artifacts build.stamp
     if ([IO.File]::Exists($stamp) -and [IO.File]::ReadAllText($stamp) -eq $fingerprint -and [IO.Directory]::Exists((Get-Path out FCtrans))) {
@@ -224,6 +241,9 @@ function Invoke-Build {
         Publish-Project $cmdlets $published @('--no-build')
         Add-ToStage $stage $published
         $stage['FCtrans.psd1'] = Get-Path FCtrans.psd1
+        $help = Get-Path artifacts publish help
+        New-Help ([IO.Path]::Combine($published, 'FCtrans.psm1')) $help
+        Add-ToStage $stage $help
     }
 
     $stage['agent/linux-x64/fctrans-agent'] = [IO.Path]::Combine($agent, 'fctrans-agent')
