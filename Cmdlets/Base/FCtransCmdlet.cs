@@ -108,10 +108,10 @@ public abstract class FCtransCmdlet : PSCmdlet, IDisposable
             var hosts = new List<KvmHost>();
             foreach (KvmHostReference reference in named)
             {
-                ForItem(reference.ToString(), () => hosts.Add(reference.Resolve()));
+                ForItem(reference.ToString(), () => hosts.AddRange(reference.ResolveAll()));
             }
 
-            return [.. hosts];
+            return [.. hosts.Distinct()];
         }
 
         KvmHost[] all = HostRegistry.All;

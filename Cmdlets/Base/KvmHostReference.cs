@@ -1,3 +1,4 @@
+using System.Management.Automation;
 using FCtrans.Client;
 
 namespace FCtrans.Commands;
@@ -20,6 +21,11 @@ public sealed class KvmHostReference
 
     /// <inheritdoc/>
     public override string ToString() => _name;
+
+    /// <summary>The connected hosts that are meant: one, or all that a name with wildcards matches.</summary>
+    /// <exception cref="FCtransException">HostNotConnected.</exception>
+    internal KvmHost[] ResolveAll() =>
+        _host is null && WildcardPattern.ContainsWildcardCharacters(_name) ? HostRegistry.Match(_name) : [Resolve()];
 
     /// <summary>The connected host.</summary>
     /// <exception cref="FCtransException">HostNotConnected.</exception>

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Management.Automation;
 using System.Net;
 using System.Reflection;
@@ -18,6 +19,7 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
     /// <summary>Names or addresses of the hosts.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("ComputerName")]
+    [ArgumentCompleter(typeof(KnownHostCompleter))]
     [ValidateNotNullOrEmpty]
     public string[] HostName { get; set; } = [];
 
@@ -26,17 +28,21 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
     [ValidateNotNullOrEmpty]
     public string? Name { get; set; }
 
-    /// <summary>The port of sshd.</summary>
+    /// <summary>The port of sshd. Default: as the SSH configuration says, else 22.</summary>
     [Parameter]
     [ValidateRange(1, 65535)]
-    public int Port { get; set; } = 22;
+    public int Port { get; set; }
 
-    /// <summary>The user on the host. Default: root, or the user of the credential.</summary>
+    /// <summary>The user on the host. Default: the user of the credential, else as the SSH configuration says, else root.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? UserName { get; set; }
 
-    /// <summary>A private key. Default: the usual ones in ~/.ssh.</summary>
+    /// <summary>Start the agent by sudo, for a user who is not root. sudo must not ask for a password.</summary>
+    [Parameter]
+    public SwitchParameter Sudo { get; set; }
+
+    /// <summary>A private key. Default: those of the SSH configuration, of the SSH agent, and the usual ones in ~/.ssh.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? KeyFile { get; set; }
@@ -46,7 +52,12 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
     [Credential]
     public PSCredential? Credential { get; set; }
 
-    /// <summary>The file that host keys are checked against. Default: ~/.ssh/known_hosts.</summary>
+    /// <summary>The SSH configuration; none: do not use any. Default: ~/.ssh/config.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? SshConfigFile { get; set; }
+
+    /// <summary>The file that host keys are checked against. Default: as the SSH configuration says, else ~/.ssh/known_hosts.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? KnownHostsFile { get; set; }
@@ -79,8 +90,15 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
         }
 
         AgentPackage package;
+        SshConfigFile config;
         try
         {
+            config = Client.SshConfigFile.Read(SshConfigFile switch
+            {
+                null => Client.SshConfigFile.DefaultPath,
+                "none" => "",
+                _ => FilePath(SshConfigFile)!,
+            });
             package = AgentPackage.Load(
                 Path.Combine(ModuleDirectory(), "agent", "linux-x64", "fctrans-agent"), ModuleVersion());
         }
@@ -90,8 +108,14 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
             return;
         }
 
-        KvmHostSettings[] all = [.. _names.Distinct(StringComparer.OrdinalIgnoreCase)
-            .Where(name => ShouldProcess(name, "Connect, and put the agent there if it is missing")).Select(SettingsFor)];
+        var all = new List<KvmHostSettings>();
+        foreach (string name in _names.Distinct(StringComparer.OrdinalIgnoreCase)
+            .Where(name => ShouldProcess(name, "Connect, and put the agent there if it is missing")))
+        {
+            ForItem(name, () => all.Add(SshSettings.Resolve(SettingsFor(name), config)));
+        }
+
+        Stopwatch watch = Stopwatch.StartNew();
         (KvmHostSettings Settings, Task<KvmHostConnection> Task)[] opened = Await(async stop =>
         {
             (KvmHostSettings, Task<KvmHostConnection> Task)[] opening =
@@ -121,7 +145,8 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
         {
             if (hosts[i] is { } host)
             {
-                WriteVerbose($"{host.Name}: connected as {host.UserName}, host key {host.HostKeyFingerprint}, agent {host.AgentPath}.");
+                WriteVerbose($"{host.Name}: connected to {host.Connection.Settings.Address}:{host.Port} as {host.UserName}, host key "
+                    + $"{host.HostKeyFingerprint}, agent {host.AgentPath}; after {watch.Elapsed.TotalSeconds:0.0} s.");
                 WriteObject(host);
             }
             else
@@ -144,10 +169,11 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
         HostName = hostName,
         Name = Name,
         Port = Port,
-        UserName = UserName ?? Credential?.UserName ?? "root",
+        UserName = UserName ?? Credential?.UserName ?? "",
+        Sudo = Sudo,
         KeyFile = FilePath(KeyFile),
         Password = Credential?.GetNetworkCredential().Password,
-        KnownHostsFile = FilePath(KnownHostsFile) ?? Client.KnownHostsFile.DefaultPath,
+        KnownHostsFile = FilePath(KnownHostsFile) ?? "",
         AcceptUnknownHostKey = AcceptHostKey,
         AcceptedFingerprint = HostKeyFingerprint,
         DataAddress = DataAddress?.ToString(),

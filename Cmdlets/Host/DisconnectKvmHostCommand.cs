@@ -4,7 +4,7 @@ namespace FCtrans.Commands;
 
 /// <summary>Disconnect-KvmHost: closes connections. What runs on the hosts goes on.</summary>
 [Cmdlet(VerbsCommunications.Disconnect, "KvmHost", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
-[OutputType(typeof(void))]
+[OutputType(typeof(void), typeof(KvmHost))]
 public sealed class DisconnectKvmHostCommand : FCtransCmdlet
 {
     /// <summary>Hosts, or their names with wildcards.</summary>
@@ -15,22 +15,24 @@ public sealed class DisconnectKvmHostCommand : FCtransCmdlet
     [ValidateNotNull]
     public KvmHostReference[] KvmHost { get; set; } = [];
 
+    /// <summary>Write the hosts as they were.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        foreach (KvmHostReference reference in KvmHost)
+        foreach (KvmHost host in Hosts(KvmHost))
         {
-            ForItem(reference.ToString(), () =>
+            if (ShouldProcess(host.Name, "Disconnect"))
             {
-                foreach (KvmHost host in HostRegistry.Match(WildcardPattern.ContainsWildcardCharacters(reference.ToString())
-                    ? reference.ToString() : reference.Resolve().Name))
+                host.Disconnect();
+                WriteVerbose($"{host.Name}: disconnected.");
+                if (PassThru)
                 {
-                    if (ShouldProcess(host.Name, "Disconnect"))
-                    {
-                        host.Disconnect();
-                    }
+                    WriteObject(host);
                 }
-            });
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ public sealed class GetSplitMigrationCommand : FCtransCmdlet
     [Parameter(Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public VmReference[]? VM { get; set; }
 
     /// <summary>The migration's id.</summary>

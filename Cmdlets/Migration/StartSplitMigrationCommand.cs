@@ -15,6 +15,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [ValidateNotNull]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public VmReference VM { get; set; } = null!;
 
     /// <summary>The host that is to run the VM's processors.</summary>

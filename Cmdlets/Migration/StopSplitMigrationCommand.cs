@@ -23,6 +23,7 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = "VM", ValueFromPipeline = true)]
     [Alias("Name")]
     [ValidateNotNull]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public VmReference VM { get; set; } = null!;
 
     /// <summary>Write the migration's last state.</summary>

@@ -11,6 +11,7 @@ public sealed class GetKvmVmCommand : FCtransCmdlet
     /// <summary>Names of VMs, with wildcards. Default: all.</summary>
     [Parameter(Position = 0)]
     [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public string[] Name { get; set; } = ["*"];
 
     /// <summary>Hosts to look on. Default: all connected ones.</summary>

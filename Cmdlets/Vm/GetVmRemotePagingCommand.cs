@@ -13,6 +13,7 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
     [Parameter(Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public VmReference[]? VM { get; set; }
 
     /// <summary>Main hosts to look on. Default: all connected hosts.</summary>

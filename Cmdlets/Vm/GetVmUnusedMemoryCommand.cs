@@ -11,6 +11,7 @@ public sealed class GetVmUnusedMemoryCommand : FCtransCmdlet
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [ValidateNotNull]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public VmReference[] VM { get; set; } = [];
 
     /// <inheritdoc/>

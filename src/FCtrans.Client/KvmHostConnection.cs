@@ -22,7 +22,7 @@ public sealed class KvmHostConnection : IDisposable
         Settings = settings;
         _session = session;
         _agentPath = agentPath;
-        _channel = new SshRpcChannel(session, Name, $"exec '{agentPath}' stdio");
+        _channel = new SshRpcChannel(session, Name, AgentDeployment.StartCommand(agentPath, settings.Sudo));
         _agent = new HostAgent.HostAgentClient(_channel.Invoker);
         Info = new HostInfo();
     }

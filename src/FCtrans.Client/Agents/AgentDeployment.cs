@@ -22,8 +22,13 @@ internal static partial class AgentDeployment
             + $"f=\"$d/agent/{package.DirectoryName}/fctrans-agent\"; uname -sm; echo \"$f\"; "
             + "if [ -x \"$f\" ]; then sha256sum < \"$f\"; fi";
         RemoteCommandResult seen = await session
-            .RunAsync(InPosixShell(look), null, settings.Timeout, cancellation).ConfigureAwait(false);
+            .RunAsync(InPosixShell(look, settings.Sudo), null, settings.Timeout, cancellation).ConfigureAwait(false);
         string[] lines = seen.Output.Split('\n', StringSplitOptions.TrimEntries);
+        if (settings.Sudo && !seen.Succeeded && seen.Reason.Contains("sudo", StringComparison.Ordinal))
+        {
+            throw Failure.SudoRefused(settings.HostName, settings.UserName, Printable(seen.Reason));
+        }
+
         if (!seen.Succeeded || lines.Length < 2)
         {
             throw Failure.AgentUploadFailed(settings.HostName, "the host could not be examined: " + seen.Reason);
@@ -65,7 +70,7 @@ internal static partial class AgentDeployment
                 + $"if [ \"${{s%% *}}\" != {package.Sha256} ]; then echo 'what arrived is not what was sent' >&2; exit 1; fi; "
                 + $"chmod 755 \"$t\"; mv -f \"$t\" '{path}'";
             RemoteCommandResult sent = await session
-                .RunAsync(InPosixShell(upload), file, s_uploadLimit, cancellation).ConfigureAwait(false);
+                .RunAsync(InPosixShell(upload, settings.Sudo), file, s_uploadLimit, cancellation).ConfigureAwait(false);
             if (!sent.Succeeded)
             {
                 throw Failure.AgentUploadFailed(settings.HostName, Printable(sent.Reason));
@@ -75,8 +80,12 @@ internal static partial class AgentDeployment
         return path;
     }
 
+    /// <summary>What starts the agent's service. sudo clears the environment, so what sshd says of the connection is handed on.</summary>
+    public static string StartCommand(string path, bool sudo) =>
+        sudo ? $"exec sudo -n env SSH_CONNECTION=\"$SSH_CONNECTION\" '{path}' stdio" : $"exec '{path}' stdio";
+
     /// <summary>The user's log-in shell may be csh or fish; only quoting of a plain word is common to all.</summary>
-    private static string InPosixShell(string script) => "exec sh -c '" + script.Replace("'", "'\\''") + "'";
+    private static string InPosixShell(string script, bool sudo) => $"exec {(sudo ? "sudo -n " : "")}sh -c '" + script.Replace("'", "'\\''") + "'";
 
     /// <summary>What a host says goes to a terminal: no control characters, and not without end.</summary>
     private static string Printable(string text)

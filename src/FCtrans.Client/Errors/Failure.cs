@@ -51,6 +51,14 @@ public static class Failure
         FailureKind.InvalidArgument, $"The known-hosts file '{path}' can't be used: {Sentence(reason)}",
         "Name another with -KnownHostsFile.", path, inner);
 
+    public static FCtransException SshConfigUnusable(string path, string reason, Exception? inner = null) => New(
+        FailureKind.InvalidArgument, $"The SSH configuration '{path}' can't be used: {Sentence(reason)}",
+        "Mend it, name another with -SshConfigFile, or say -SshConfigFile none.", path, inner);
+
+    public static FCtransException SudoRefused(string host, string user, string reason) => New(
+        FailureKind.Security, $"'{user}' may not use sudo on '{host}' without a password: {Sentence(reason)}",
+        $"Allow it there: '{user} ALL=(root) NOPASSWD: ALL' in a file of /etc/sudoers.d. Or connect as root.", host);
+
     public static FCtransException HostNotConnected(string name) => New(
         FailureKind.NotFound, $"There is no connection to a host '{name}'.",
         $"Use Connect-KvmHost -HostName '{name}' first; Get-KvmHost lists the connections.", name);
@@ -77,6 +85,10 @@ public static class Failure
 
     public static FCtransException AgentRefused(string host, string reason, Exception? inner = null) => New(
         FailureKind.OperationFailed, $"'{host}' answered: {Sentence(reason)}", "", host, inner);
+
+    public static FCtransException AgentInUse(string host, string who) => New(
+        FailureKind.InvalidState, $"The agent can't be removed from '{host}': {Sentence(who)}",
+        "Let these end first: stop the migration, or shut the split VM down.", host);
 
     public static FCtransException HostTimeout(string host, string what, TimeSpan limit, Exception? inner = null) => New(
         FailureKind.Timeout, $"'{host}' did not answer within {limit.TotalSeconds:0} s ({what}).",
@@ -168,6 +180,10 @@ public static class Failure
 
     public static FCtransException MigrationEnded(string vm, string state) => New(
         FailureKind.InvalidState, $"The split migration of '{vm}' is not running: it is {state}.", "", vm);
+
+    public static FCtransException ReportUnwritable(string path, string reason, Exception? inner = null) => New(
+        FailureKind.InvalidArgument, $"The report '{path}' can't be written: {Sentence(reason)}",
+        "Name a file in a folder that exists and that you may write to.", path, inner);
 
     public static FCtransException UnexpectedFailure(string host, Exception inner) => New(
         FailureKind.OperationFailed, $"'{host}': {Sentence(inner.Message)}", "", host, inner);

@@ -98,6 +98,10 @@ public sealed class KnownHostsFile
         return [.. _lines.Where(l => l.Marker.Length == 0 && l.Names(name)).Select(l => l.KeyType).Distinct()];
     }
 
+    /// <summary>The names that stand there plainly: not hashed, without wildcards. For completion.</summary>
+    public IReadOnlyList<string> HostNames => [.. _lines.Where(l => l.Marker.Length == 0).SelectMany(l => l.PlainNames)
+        .Distinct(StringComparer.OrdinalIgnoreCase)];
+
     /// <summary>
     /// Remembers the key and forgets the host's other keys: a line for this host alone goes (a hashed one too), in a line for
     /// several hosts only its name does. A line whose wildcards match stays: any match is enough, and it speaks of other hosts.

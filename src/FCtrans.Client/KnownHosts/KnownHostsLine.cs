@@ -31,6 +31,10 @@ internal sealed class KnownHostsLine
 
     public byte[] Key { get; }
 
+    /// <summary>Hosts named as they are; of <c>[host]:port</c> the host.</summary>
+    public IEnumerable<string> PlainNames => _patterns.Where(p => p.IndexOfAny(['|', '*', '?', '!']) < 0)
+        .Select(p => p[0] == '[' && p.IndexOf(']') is > 1 and int end ? p[1..end] : p);
+
     public static KnownHostsLine? Parse(string text, int number)
     {
         string[] fields = text.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);

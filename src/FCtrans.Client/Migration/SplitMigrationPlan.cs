@@ -117,7 +117,8 @@ public sealed class SplitMigrationPlan
     private static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
         ReferenceEquals(a, b)
         || (a.Settings.Port == b.Settings.Port
-            && (string.Equals(a.Settings.HostName, b.Settings.HostName, StringComparison.OrdinalIgnoreCase)
+            && ((string.Equals(a.Settings.ConnectAddress, b.Settings.ConnectAddress, StringComparison.OrdinalIgnoreCase)
+                    && a.Settings.Jump?.ConnectAddress == b.Settings.Jump?.ConnectAddress)
                 || (a.Info.ConnectionAddress.Length > 0 && a.Info.ConnectionAddress == b.Info.ConnectionAddress)));
 
     private static VmInfo FindVm(SplitMigrationRequest request, IReadOnlyList<VmInfo> vms) =>

@@ -15,10 +15,16 @@ internal sealed class SshSession : IDisposable
 
     private readonly KvmHostSettings _settings;
     private readonly SemaphoreSlim _opening = new(1, 1);
+    private readonly SshSession? _jump;
     private SshClient? _client;
+    private ForwardedPortLocal? _forward;
     private bool _disposed;
 
-    public SshSession(KvmHostSettings settings) => _settings = settings;
+    public SshSession(KvmHostSettings settings)
+    {
+        _settings = settings;
+        _jump = settings.Jump is null ? null : new SshSession(settings.Jump);
+    }
 
     public bool IsConnected => _client is { IsConnected: true };
 
@@ -45,6 +51,7 @@ internal sealed class SshSession : IDisposable
 
             _client?.Dispose();
             _client = null;
+            CloseForward();
             return _client = await OpenAsync(cancellation).ConfigureAwait(false);
         }
         finally
@@ -117,9 +124,27 @@ internal sealed class SshSession : IDisposable
         try
         {
             _client?.Dispose();
+            CloseForward();
         }
         catch (Exception e) when (e is SshException or SocketException)
         {
+            System.Diagnostics.Debug.WriteLine(e);
+        }
+
+        _jump?.Dispose();
+    }
+
+    private void CloseForward()
+    {
+        ForwardedPortLocal? forward = _forward;
+        _forward = null;
+        try
+        {
+            forward?.Dispose();
+        }
+        catch (Exception e) when (e is SshException or SocketException or ObjectDisposedException)
+        {
+            // The jump host's connection is gone, and the port with it.
             System.Diagnostics.Debug.WriteLine(e);
         }
     }
@@ -133,7 +158,8 @@ internal sealed class SshSession : IDisposable
     private async Task<SshClient> OpenAsync(CancellationToken cancellation)
     {
         string host = _settings.HostName;
-        var info = new ConnectionInfo(host, _settings.Port, _settings.UserName, Authentication()) { Timeout = _settings.Timeout };
+        (string address, int port) = await ReachAsync(cancellation).ConfigureAwait(false);
+        var info = new ConnectionInfo(address, port, _settings.UserName, Authentication()) { Timeout = _settings.Timeout };
         KnownHostsFile known = KnownHostsFile.Read(_settings.KnownHostsFile);
         PreferKnownKeyTypes(info, known);
 
@@ -165,15 +191,49 @@ internal sealed class SshSession : IDisposable
         }
         catch (Exception e) when (e is SshException or SocketException or ProxyException or IOException)
         {
-            throw Failure.HostUnreachable(host, _settings.Port, e.Message, e);
+            throw Failure.HostUnreachable(
+                host, _settings.Port, _jumpFailure is { } why ? $"{e.Message} (through '{_settings.Jump!.HostName}': {why})" : e.Message, e);
         }
         finally
         {
             if (!open)
             {
                 client.Dispose();
+                CloseForward();
             }
         }
+    }
+
+    private volatile string? _jumpFailure;
+
+    /// <summary>
+    /// Where to connect: the host itself, or a loopback port of ours that the jump host carries on to it. Whoever else connects
+    /// to that port meets the host's sshd, as from anywhere.
+    /// </summary>
+    private async Task<(string Address, int Port)> ReachAsync(CancellationToken cancellation)
+    {
+        if (_jump is null)
+        {
+            return (_settings.ConnectAddress, _settings.Port);
+        }
+
+        SshClient jump = await _jump.ClientAsync(cancellation).ConfigureAwait(false);
+        var forward = new ForwardedPortLocal("127.0.0.1", 0, _settings.ConnectAddress, (uint)_settings.Port);
+        _jumpFailure = null;
+        forward.Exception += (_, e) => _jumpFailure = e.Exception.Message;
+        try
+        {
+            jump.AddForwardedPort(forward);
+            forward.Start();
+        }
+        catch (Exception e) when (e is SshException or SocketException or InvalidOperationException)
+        {
+            forward.Dispose();
+            throw Failure.ConnectionLost(_settings.Jump!.HostName, e.Message, e);
+        }
+
+        _forward = forward;
+        return ("127.0.0.1", (int)forward.BoundPort);
     }
 
     private FCtransException? CheckHostKey(KnownHostsFile known, HostKeyEventArgs e)
@@ -181,7 +241,7 @@ internal sealed class SshSession : IDisposable
         string host = _settings.HostName;
         string fingerprint = KnownHostsFile.Fingerprint(e.HostKey);
         string keyType = KeyTypeOf(e.HostKey);
-        HostKeyFinding finding = known.Find(host, _settings.Port, e.HostKey);
+        HostKeyFinding finding = known.Find(_settings.KeyName, _settings.KeyPort, e.HostKey);
         string where = $"{known.Path}, line {finding.Line},";
         bool named = _settings.AcceptedFingerprint == fingerprint;
         switch (finding.Status)
@@ -197,7 +257,7 @@ internal sealed class SshSession : IDisposable
             default:
                 try
                 {
-                    KnownHostsFile.Replace(_settings.KnownHostsFile, host, _settings.Port, keyType, e.HostKey);
+                    KnownHostsFile.Replace(_settings.KnownHostsFile, _settings.KeyName, _settings.KeyPort, keyType, e.HostKey);
                 }
                 catch (FCtransException failure)
                 {
@@ -229,7 +289,7 @@ internal sealed class SshSession : IDisposable
             info.HostKeyAlgorithms.Remove(name);
         }
 
-        foreach (string type in known.KeyTypes(_settings.HostName, _settings.Port).Reverse())
+        foreach (string type in known.KeyTypes(_settings.KeyName, _settings.KeyPort).Reverse())
         {
             string[] names = type == "ssh-rsa" ? ["ssh-rsa", "rsa-sha2-256", "rsa-sha2-512"] : [type];
             foreach (string name in names)
@@ -264,10 +324,50 @@ internal sealed class SshSession : IDisposable
             return [new PasswordAuthenticationMethod(user, password), interactive];
         }
 
-        string directory = Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".ssh");
+        return [new PrivateKeyAuthenticationMethod(user, FindKeys())];
+    }
+
+    /// <summary>In ssh's order: the configured identities, the agent's keys, the usual files. sshd allows a few tries only.</summary>
+    private IPrivateKeySource[] FindKeys()
+    {
         var keys = new List<IPrivateKeySource>();
         FCtransException? unusable = null;
-        foreach (string path in s_usualKeys.Select(name => Path.Combine(directory, name)).Where(File.Exists))
+        var agent = SshAgent.Find(_settings.IdentityAgent);
+        IReadOnlyList<AgentKey> held = agent?.Keys() ?? [];
+        foreach (string path in _settings.IdentityFiles)
+        {
+            // An agent may hold the key of which only the public half can be read here.
+            if (HeldBy(held, path) is { } same)
+            {
+                keys.Add(same);
+            }
+            else if (File.Exists(path))
+            {
+                TryAdd(path);
+            }
+        }
+
+        if (!_settings.IdentitiesOnly)
+        {
+            keys.AddRange(held.Where(h => !keys.Contains(h)));
+        }
+
+        string directory = Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".ssh");
+        string[] usual = [.. s_usualKeys.Select(name => Path.Combine(directory, name))];
+        if (_settings.IdentityFiles.Count == 0)
+        {
+            foreach (string path in usual.Where(p => File.Exists(p) && HeldBy(held, p) is null))
+            {
+                TryAdd(path);
+            }
+        }
+
+        return keys.Count > 0 ? [.. keys] : throw unusable ?? Failure.NoCredential(
+            _settings.HostName,
+            string.Join(", ", _settings.IdentityFiles.Count > 0 ? _settings.IdentityFiles : usual)
+            + (agent is null ? "; no SSH agent is running" : "; the SSH agent has none"));
+
+        void TryAdd(string path)
         {
             try
             {
@@ -278,11 +378,27 @@ internal sealed class SshSession : IDisposable
                 unusable ??= e;
             }
         }
+    }
 
-        return keys.Count > 0
-            ? [new PrivateKeyAuthenticationMethod(user, [.. keys])]
-            : throw unusable ?? Failure.NoCredential(
-                _settings.HostName, string.Join(", ", s_usualKeys.Select(name => Path.Combine(directory, name))));
+    /// <summary>The agent's key whose public half lies beside the file.</summary>
+    private static AgentKey? HeldBy(IReadOnlyList<AgentKey> held, string path)
+    {
+        string publicPath = path.EndsWith(".pub", StringComparison.Ordinal) ? path : path + ".pub";
+        if (held.Count == 0 || !File.Exists(publicPath))
+        {
+            return null;
+        }
+
+        try
+        {
+            string[] words = File.ReadAllText(publicPath).Split(' ', StringSplitOptions.RemoveEmptyEntries);
+            byte[] blob = words.Length > 1 ? Convert.FromBase64String(words[1].Trim()) : [];
+            return held.FirstOrDefault(k => k.Blob.AsSpan().SequenceEqual(blob));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or FormatException)
+        {
+            return null;
+        }
     }
 
     private static PrivateKeyFile LoadKey(string path, string? passphrase)

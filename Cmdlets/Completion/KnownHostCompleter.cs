@@ -1,0 +1,30 @@
+using System.Collections;
+using System.Management.Automation;
+using System.Management.Automation.Language;
+using FCtrans.Client;
+
+namespace FCtrans.Commands;
+
+/// <summary>Completes the names of hosts that the user's SSH knows: of its configuration, and of its known-hosts file.</summary>
+public sealed class KnownHostCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters)
+    {
+        string knownHosts = fakeBoundParameters["KnownHostsFile"] as string ?? KnownHostsFile.DefaultPath;
+        string config = fakeBoundParameters["SshConfigFile"] as string ?? SshConfigFile.DefaultPath;
+        try
+        {
+            return [.. Completion.Of(
+                wordToComplete,
+                SshConfigFile.Read(config).HostNames.Select(n => (n, "from the SSH configuration"))
+                    .Concat(KnownHostsFile.Read(knownHosts).HostNames.Select(n => (n, "a known host"))))];
+        }
+        catch (FCtransException)
+        {
+            // A file that can't be read completes nothing; Connect-KvmHost says what is wrong with it.
+            return [];
+        }
+    }
+}
