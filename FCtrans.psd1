@@ -25,6 +25,8 @@
         'Set-VmRemotePaging'
         'Start-SplitMigration'
         'Stop-SplitMigration'
+        'Test-KvmHost'
+        'Uninstall-KvmHostAgent'
     )
     PrivateData          = @{
         PSData = @{

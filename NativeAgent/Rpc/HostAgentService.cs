@@ -12,6 +12,13 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
     public override Task<HostInfo> GetHost(GetHostRequest request, ServerCallContext context) =>
         Off(HostInspector.Inspect);
 
+    public override Task<CheckHostReply> CheckHost(CheckHostRequest request, ServerCallContext context) => Off(() =>
+    {
+        var reply = new CheckHostReply();
+        reply.Checks.AddRange(HostChecks.Run(request.DataAddress));
+        return reply;
+    });
+
     public override Task<ListVmsReply> ListVms(ListVmsRequest request, ServerCallContext context) => Off(() =>
     {
         var reply = new ListVmsReply();

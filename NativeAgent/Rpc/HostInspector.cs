@@ -32,7 +32,7 @@ internal static class HostInspector
     }
 
     /// <summary>A line of /proc/meminfo in bytes; 0 when it is not there.</summary>
-    private static ulong MemoryInfo(string name)
+    public static ulong MemoryInfo(string name)
     {
         string? line = File.ReadLines("/proc/meminfo").FirstOrDefault(l => l.StartsWith(name, StringComparison.Ordinal));
         string[] parts = line?.Split(' ', StringSplitOptions.RemoveEmptyEntries) ?? [];

@@ -4,8 +4,20 @@ BeforeAll {
     $root = [IO.Path]::GetFullPath([IO.Path]::Combine($PSScriptRoot, '..', '..'))
     $manifest = [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')
     Import-Module $manifest
-    $expected = 'Connect-KvmHost', 'Disconnect-KvmHost', 'Get-KvmHost', 'Get-KvmVm', 'Get-SplitMigration', 'Get-VmRemotePaging',
-        'Get-VmUnusedMemory', 'Optimize-VmMemory', 'Remove-VmSubHost', 'Set-VmRemotePaging', 'Start-SplitMigration', 'Stop-SplitMigration'
+    $expected = @(
+        'Connect-KvmHost'
+        'Disconnect-KvmHost'
+        'Get-KvmHost'
+        'Get-KvmVm'
+        'Get-SplitMigration'
+        'Get-VmRemotePaging'
+        'Get-VmUnusedMemory'
+        'Set-VmRemotePaging'
+        'Start-SplitMigration'
+        'Stop-SplitMigration'
+        'Test-KvmHost'
+        'Uninstall-KvmHostAgent'
+    )
 }
 
 Describe 'The module' {
@@ -28,7 +40,7 @@ Describe 'The module' {
         $context.Name | Should -Be 'FCtrans'
     }
 
-    It 'supports -WhatIf in <_>' -ForEach @('Connect-KvmHost', 'Disconnect-KvmHost', 'Start-SplitMigration', 'Stop-SplitMigration') {
+    It 'supports -WhatIf in <_>' -ForEach @('Connect-KvmHost', 'Disconnect-KvmHost', 'Start-SplitMigration', 'Stop-SplitMigration', 'Uninstall-KvmHostAgent') {
         (Get-Command $_).Parameters.ContainsKey('WhatIf') | Should -BeTrue
     }
 

@@ -78,6 +78,15 @@ public sealed class KvmHostConnection : IDisposable
     public async Task<HostInfo> GetHostAsync(CancellationToken cancellation) => Info = await CallAsync(
         "the host's properties", o => _agent.GetHostAsync(new GetHostRequest(), o), cancellation).ConfigureAwait(false);
 
+    /// <summary>Checks what FCtrans needs of the host.</summary>
+    public async Task<IReadOnlyList<HostCheck>> CheckHostAsync(CancellationToken cancellation) => (await CallAsync(
+        "the host's checks", o => _agent.CheckHostAsync(new CheckHostRequest { DataAddress = DataAddress }, o), cancellation)
+        .ConfigureAwait(false)).Checks;
+
+    /// <summary>Removes all that FCtrans has on the host. The connection is of no use afterwards.</summary>
+    /// <exception cref="FCtransException">AgentInUse: a VM depends on it; nothing was removed.</exception>
+    public Task UninstallAsync(CancellationToken cancellation) => AgentRemoval.RunAsync(this, _session, cancellation);
+
     /// <summary>The VMs that run on the host.</summary>
     public async Task<IReadOnlyList<VmInfo>> ListVmsAsync(CancellationToken cancellation) => (await CallAsync(
         "the host's VMs", o => _agent.ListVmsAsync(new ListVmsRequest(), o), cancellation).ConfigureAwait(false)).Vms;

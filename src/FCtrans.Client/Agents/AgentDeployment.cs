@@ -85,7 +85,7 @@ internal static partial class AgentDeployment
         sudo ? $"exec sudo -n env SSH_CONNECTION=\"$SSH_CONNECTION\" '{path}' stdio" : $"exec '{path}' stdio";
 
     /// <summary>The user's log-in shell may be csh or fish; only quoting of a plain word is common to all.</summary>
-    private static string InPosixShell(string script, bool sudo) => $"exec {(sudo ? "sudo -n " : "")}sh -c '" + script.Replace("'", "'\\''") + "'";
+    public static string InPosixShell(string script, bool sudo) => $"exec {(sudo ? "sudo -n " : "")}sh -c '" + script.Replace("'", "'\\''") + "'";
 
     /// <summary>What a host says goes to a terminal: no control characters, and not without end.</summary>
     private static string Printable(string text)
