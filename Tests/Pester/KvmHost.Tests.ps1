@@ -181,3 +181,167 @@ Describe 'Get-KvmHost and Disconnect-KvmHost' {
         { Stop-SplitMigration vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
     }
 }
+
+Describe 'Connect-KvmHost with an SSH configuration' {
+    BeforeAll {
+        $config = [IO.Path]::Combine([IO.Path]::GetTempPath(), "config-$([guid]::NewGuid().ToString('N'))")
+        [IO.File]::WriteAllText($config, @"
+Host near far
+    IdentityFile $($lab.KeyPath)
+    UserKnownHostsFile $($lab.KnownHostsPath)
+Host near
+    HostName $($one.Address)
+Host far
+    HostName $($two.Address)
+    ProxyJump near
+"@)
+    }
+
+    AfterAll {
+        [IO.File]::Delete($config)
+    }
+
+    AfterEach {
+        Disconnect-KvmHost *
+    }
+
+    It 'finds address, key and known hosts there' {
+        $kvmHost = Connect-KvmHost near -SshConfigFile $config
+        "$($kvmHost.Name) $($kvmHost.DataAddress)" | Should -Be "near $($one.Address)"
+    }
+
+    It 'goes through a jump host' {
+        $kvmHost = Connect-KvmHost far -SshConfigFile $config
+        $kvmHost.DataAddress | Should -Be $two.Address
+        # The host sees the jump host, not us.
+        Invoke-OnHost $two 'ss -Htn state established sport = :22 | tr -s " " | cut -d" " -f4' | Should -BeLike "*$($one.Address)*"
+    }
+
+    It 'completes names from it and from the known hosts' {
+        $line = "Connect-KvmHost -SshConfigFile '$config' -KnownHostsFile '$($lab.KnownHostsPath)' -HostName "
+        $names = @([Management.Automation.CommandCompletion]::CompleteInput($line, $line.Length, $null).CompletionMatches.ListItemText)
+        foreach ($name in 'near', 'far', $one.Address) { $names | Should -Contain $name }
+        $names | Should -Not -Contain 'near far'
+    }
+
+    It 'says what is wrong with it' {
+        $broken = "$config.broken"
+        [IO.File]::WriteAllText($broken, "Host near`
+    Port none`
+")
+        try {
+            { Connect-KvmHost near -SshConfigFile $broken -ErrorAction Stop } | Should -Throw -ErrorId 'SshConfigUnusable,*' -ExpectedMessage '*line 2*'
+        }
+        finally {
+            [IO.File]::Delete($broken)
+        }
+    }
+}
+
+Describe 'A user who is not root' {
+    BeforeAll {
+        $null = Invoke-OnHost $one ("useradd -m -s /bin/sh opsuser && mkdir -p ~opsuser/.ssh && echo 'opsuser ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/opsuser && " +
+            "useradd -m -s /bin/sh nobody2 && sed -i 's/^\(opsuser\|nobody2\):!/\1:*/' /etc/shadow")
+    }
+
+    AfterEach {
+        Disconnect-KvmHost *
+    }
+
+    It 'may do everything with -Sudo' {
+        $kvmHost = Connect-KvmHost $one.Address @ours -UserName opsuser -Sudo
+        "$($kvmHost.UserName) $($kvmHost.DataAddress)" | Should -Be "opsuser $($one.Address)"
+        $kvmHost.AgentPath | Should -BeLike '/var/lib/fctrans/*'
+        (Test-KvmHost $kvmHost | Where-Object Check -EQ root).Result | Should -Be 'Passed'
+    }
+
+    It 'is told without -Sudo that this is not enough' {
+        $kvmHost = Connect-KvmHost $one.Address @ours -UserName opsuser
+        $check = Test-KvmHost $kvmHost | Where-Object Check -EQ root
+        "$($check.Result) $($check.Remedy)" | Should -BeLike 'Failed *-Sudo*'
+    }
+
+    It 'is told when sudo refuses' {
+        { Connect-KvmHost $one.Address @ours -UserName nobody2 -Sudo -ErrorAction Stop } | Should -Throw -ErrorId 'SudoRefused,*' -ExpectedMessage '*NOPASSWD*'
+    }
+}
+
+Describe 'Test-KvmHost' {
+    BeforeAll {
+        $kvmHost = Connect-KvmHost $one.Address @ours -Name first
+        $checks = @(Test-KvmHost first)
+    }
+
+    AfterAll {
+        Disconnect-KvmHost *
+    }
+
+    It 'gives an object for each check, with a remedy unless it passed' {
+        foreach ($name in 'root', 'userfaultfd', 'pagemap-scan', 'ptrace', 'ram-directory', 'qemu', 'memory', 'data-address', 'workers') {
+            @($checks | Where-Object Check -EQ $name) | Should -HaveCount 1
+        }
+
+        foreach ($check in $checks) {
+            $check.PSObject.TypeNames[0] | Should -Be 'FCtrans.KvmHostCheck'
+            $check.Result | Should -BeIn 'Passed', 'Warning', 'Failed'
+            [bool] $check.Remedy | Should -Be ($check.Result -ne 'Passed')
+            $check.HostName | Should -Be 'first'
+        }
+
+        ($checks | Where-Object Check -EQ 'data-address').Result | Should -Be 'Passed'
+    }
+
+    It 'takes hosts from the pipeline, and a part' {
+        @($kvmHost | Test-KvmHost -Part Sub).Check | Should -Not -Contain 'qemu'
+        @('first' | Test-KvmHost -Part Main).Check | Should -Contain 'qemu'
+        { Test-KvmHost nowhere -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
+    }
+
+    It 'finds an address that the host does not have' {
+        $null = Connect-KvmHost $two.Address @ours -Name second -DataAddress 198.18.7.7
+        (Test-KvmHost second | Where-Object Check -EQ 'data-address').Result | Should -Be 'Failed'
+    }
+}
+
+Describe 'Uninstall-KvmHostAgent' {
+    BeforeEach {
+        $kvmHost = Connect-KvmHost $two.Address @ours -Name second
+    }
+
+    AfterAll {
+        Disconnect-KvmHost *
+    }
+
+    It 'does nothing with -WhatIf' {
+        Uninstall-KvmHostAgent second -WhatIf
+        $kvmHost.IsConnected | Should -BeTrue
+        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+    }
+
+    It 'leaves nothing of FCtrans on the host' {
+        $path = $two.PathOf('/var/lib/fctrans')
+        (Uninstall-KvmHostAgent second -PassThru).Name | Should -Be 'second'
+        Get-KvmHost | Should -BeNullOrEmpty
+        [IO.Directory]::Exists($path) | Should -BeFalse
+        Invoke-OnHost $two 'ls -d /run/fctrans /dev/shm/fctrans-* 2>/dev/null; true' | Should -BeNullOrEmpty
+    }
+
+    It 'brings it again with the next connection' {
+        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+    }
+
+    It 'refuses while a VM depends on it, and says which' {
+        # A worker's directory as a running main worker has it; the process is this shell's own on that host.
+        $id = '0123456789abcdef0123456789abcdef'
+        $null = Invoke-OnHost $two "mkdir -p -m 700 /run/fctrans/$id/sub && touch /run/fctrans/$id/sub/ready"
+        $null = Invoke-OnHost $two "printf '\012\040$id\020\003\032\005bigvm' >/run/fctrans/$id/sub/spec"
+        try {
+            $failure = { Uninstall-KvmHostAgent second -ErrorAction Stop } | Should -Throw -ErrorId 'AgentInUse,*' -PassThru
+            $failure.Exception.Message | Should -BeLike "*'bigvm'*"
+            [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+        }
+        finally {
+            $null = Invoke-OnHost $two "rm -rf /run/fctrans/$id"
+        }
+    }
+}
