@@ -79,9 +79,13 @@ $packagesToRun = [ordered] @{
     'cpio'             = "packs the lab guest's initramfs"
     'iproute2'         = "the lab's network"
     'kmod'             = "the lab guest's modules"
+    'libvirt-clients'  = "the lab hosts' virsh"
+    'libvirt-daemon'   = "the lab hosts' libvirt"
+    'libvirt-daemon-driver-qemu' = "the lab hosts' libvirt"
     'openssh-client'   = "the lab's keys"
     'openssh-server'   = "the lab hosts' sshd"
     'qemu-system-x86'  = 'the VMs'
+    'sudo'             = 'a user of the lab hosts who is not root'
     'util-linux'       = "the lab's namespaces"
     'xz-utils'         = "unpacks the lab guest's kernel"
 }

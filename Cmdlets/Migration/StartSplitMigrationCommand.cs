@@ -58,6 +58,10 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     [Parameter]
     public TimeSpan? Timeout { get; set; }
 
+    /// <summary>For a persistent domain of libvirt: its definition goes to the main host's libvirt, and the source's forgets it.</summary>
+    [Parameter]
+    public SwitchParameter MovePersistentDomain { get; set; }
+
     /// <summary>Do not wait: give a job.</summary>
     [Parameter]
     public SwitchParameter AsJob { get; set; }
@@ -126,6 +130,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
         SubHosts = [.. subs.Select(s => s.Connection)],
         MainMemoryBytes = MainMemory.ToBytes,
         TrackUnused = TrackUnused,
+        MovePersistentDomain = MovePersistentDomain,
         MaxDowntime = MaxDowntime,
         MaxRounds = MaxRounds,
         BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond,

@@ -24,6 +24,7 @@ public sealed class KvmVm
         RamBlocks = [.. vm.RamBlocks.Select(b => new KvmVmRamBlock(b))];
         SplitId = vm.SplitId;
         CommandLine = [.. vm.CommandLine];
+        Manager = vm.Manager;
     }
 
     /// <summary>The VM's name.</summary>
@@ -76,6 +77,9 @@ public sealed class KvmVm
 
     /// <summary>The split VM that it is a part of; empty if none.</summary>
     public string SplitId { get; }
+
+    /// <summary><c>libvirt</c> when libvirt runs it as a domain; empty when it was started otherwise.</summary>
+    public string Manager { get; }
 
     /// <summary>QEMU's command line.</summary>
     public IReadOnlyList<string> CommandLine { get; }

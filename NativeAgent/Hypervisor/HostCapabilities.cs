@@ -4,7 +4,7 @@ using FCtrans.Agent.Interop;
 namespace FCtrans.Agent.Hypervisor;
 
 /// <summary>One thing that FCtrans needs of a host.</summary>
-/// <param name="Name">Stable: <c>userfaultfd</c>, <c>userfaultfd-wp-async</c>, <c>pagemap-scan</c>, <c>ptrace</c>, <c>pidfd-getfd</c>, <c>ram-directory</c>, <c>qemu</c>.</param>
+/// <param name="Name">Stable: <c>userfaultfd</c>, <c>userfaultfd-wp-async</c>, <c>pagemap-scan</c>, <c>ptrace</c>, <c>pidfd-getfd</c>, <c>ram-directory</c>, <c>qemu</c>, <c>libvirt</c>.</param>
 /// <param name="Detail">What was seen.</param>
 /// <param name="Remedy">What to do about it; empty when it is available.</param>
 internal sealed record HostCapability(string Name, bool Available, string Detail, string Remedy);
@@ -29,6 +29,7 @@ internal static class HostCapabilities
             PidfdGetfd(),
             RamFiles(),
             Qemu(),
+            Libvirt(),
         ];
     }
 
@@ -141,6 +142,14 @@ internal static class HostCapabilities
         {
             return new HostCapability(Name, false, e.Message, Remedy);
         }
+    }
+
+    private static HostCapability Libvirt()
+    {
+        var (available, detail) = LibvirtHost.Look();
+        return new HostCapability(
+            "libvirt", available, detail.Length > 0 ? detail : "libvirt is not installed.",
+            available ? "" : "Install and start it (Debian: libvirt-daemon-system), if the host is to run domains of libvirt.");
     }
 
     private static HostCapability Qemu()

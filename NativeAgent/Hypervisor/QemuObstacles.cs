@@ -14,13 +14,18 @@ internal static class QemuObstacles
     ];
 
     /// <param name="qemuVersion">Empty if not known.</param>
-    public static IReadOnlyList<VmObstacle> Find(QemuCommandLine line, string qemuVersion)
+    /// <param name="managed">libvirt runs it: it has the monitor, and makes the destination's command line itself.</param>
+    public static IReadOnlyList<VmObstacle> Find(QemuCommandLine line, string qemuVersion, bool managed = false)
     {
         var found = new List<VmObstacle>();
         AddMemory(found, line, qemuVersion);
         AddDevices(found, line);
         AddDisks(found, line);
-        if (line.MonitorPath is null)
+        if (managed)
+        {
+            // Neither is asked of its command line.
+        }
+        else if (line.MonitorPath is null)
         {
             found.Add(new VmObstacle(
                 VmObstacle.NoMonitor,

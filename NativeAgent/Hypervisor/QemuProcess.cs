@@ -23,8 +23,11 @@ internal sealed record QemuProcess
     /// <summary>In the order in which they are laid end to end: page 0 is the first page of the first.</summary>
     public required IReadOnlyList<QemuRamBlock> RamBlocks { get; init; }
 
-    /// <summary>A Unix socket that speaks QMP, absolute; empty if there is none.</summary>
+    /// <summary>A Unix socket that speaks QMP, absolute, or libvirt's name for it; empty if there is none.</summary>
     public required string MonitorPath { get; init; }
+
+    /// <summary>Set when libvirt runs it as a domain.</summary>
+    public LibvirtGuest? Libvirt { get; init; }
 
     /// <summary><c>kvm</c> or <c>tcg</c>: what it really runs with.</summary>
     public required string Accelerator { get; init; }

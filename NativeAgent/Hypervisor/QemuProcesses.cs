@@ -60,7 +60,13 @@ internal static class QemuProcesses
 
         var descriptors = ProcessFiles.Descriptors(pid);
         string version = QemuVersions.Of(pid);
-        var obstacles = new List<VmObstacle>(QemuObstacles.Find(line, version));
+        bool managed = LibvirtGuest.TryIdentify(pid, line, out var libvirt);
+        var obstacles = new List<VmObstacle>(QemuObstacles.Find(line, version, managed));
+        if (libvirt is { Directory.Length: 0 })
+        {
+            obstacles.Add(new VmObstacle(VmObstacle.Libvirt, "The domain's directory can't be told from its command line.", "Use libvirt 4.0 or later."));
+        }
+
         AddSeen(obstacles, pid, line, descriptors, out long resident);
         var process = new QemuProcess
         {
@@ -70,7 +76,8 @@ internal static class QemuProcesses
             Uuid = line.Uuid,
             MemoryBytes = line.Backends.Sum(b => b.Bytes),
             RamBlocks = [.. line.Backends.Select(b => new QemuRamBlock(b.Id, b.Bytes, b.Path, b.Shared))],
-            MonitorPath = Absolute(pid, line.MonitorPath),
+            MonitorPath = libvirt?.MonitorPath ?? Absolute(pid, line.MonitorPath),
+            Libvirt = libvirt,
             Accelerator = descriptors.Count > 0
                 ? descriptors.Any(d => d.Target == "anon_inode:kvm-vm") ? "kvm" : "tcg"
                 : line.AsksForKvm ? "kvm" : "tcg",

@@ -10,6 +10,7 @@ namespace FCtrans.Agent.Injection;
 /// </summary>
 internal static class UserfaultfdInjector
 {
+    private const string Device = "/dev/userfaultfd";
     private const string LinkTarget = "anon_inode:[userfaultfd]";
 
     /// <summary>Opens a userfaultfd in the process and takes a copy of its descriptor. The handshake is the caller's.</summary>
@@ -21,6 +22,11 @@ internal static class UserfaultfdInjector
         {
             long descriptor = traced.Invoke(
                 SystemCall.Userfaultfd, OpenFlag.CloseOnExec | OpenFlag.NonBlock, 0, 0, 0, 0, 0);
+            if (descriptor == -Errno.EPERM && File.Exists(Device))
+            {
+                descriptor = OpenByDevice(traced, processId, process);
+            }
+
             if (descriptor < 0)
             {
                 throw Refused(processId, (int)-descriptor);
@@ -102,6 +108,27 @@ internal static class UserfaultfdInjector
     public static IReadOnlyList<int> FindIn(int processId)
         => [.. ProcessFiles.Descriptors(processId).Where(d => d.Target == LinkTarget).Select(d => d.Number).Order()];
 
+    /// <summary>
+    /// For a process that is not root, as libvirt's are: whoever has /dev/userfaultfd open may make userfaultfds of its own memory
+    /// with it. We open it, and lend it for one call.
+    /// </summary>
+    private static long OpenByDevice(TracedThread traced, int processId, PidFd process)
+    {
+        try
+        {
+            using var device = SparseFile.Open(Device, write: true);
+            int lent = DescriptorGift.Give(traced, processId, process, device);
+            long descriptor = traced.Invoke(
+                SystemCall.Ioctl, lent, (long)UffdRequest.NewDescriptor, OpenFlag.CloseOnExec | OpenFlag.NonBlock, 0, 0, 0);
+            traced.Invoke(SystemCall.Close, lent, 0, 0, 0, 0, 0);
+            return descriptor;
+        }
+        catch (KernelException e)
+        {
+            throw new InjectionException(e.Message, "", e);
+        }
+    }
+
     private static PidFd OpenProcess(int processId)
     {
         try
@@ -118,7 +145,7 @@ internal static class UserfaultfdInjector
         $"Process {processId} may not open a userfaultfd ({Errno.Name(errno)}).",
         errno switch
         {
-            Errno.EPERM => "Let it run as root, or set the sysctl vm.unprivileged_userfaultfd to 1.",
+            Errno.EPERM => "Let it run as root, run Linux 6.1 or later (which has /dev/userfaultfd), or set the sysctl vm.unprivileged_userfaultfd to 1.",
             Errno.ENOSYS => "Run a kernel with CONFIG_USERFAULTFD.",
             _ => Errno.Remedy(errno),
         },

@@ -30,6 +30,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, EntryPoint = "send", SetLastError = true)]
     internal static partial nint Send(SafeHandle socket, void* buffer, nuint bytes, int flags);
 
+    [LibraryImport(Name, EntryPoint = "sendmsg", SetLastError = true)]
+    internal static partial nint SendMessage(SafeHandle socket, MessageHeader* message, int flags);
+
     [LibraryImport(Name, EntryPoint = "pread", SetLastError = true)]
     internal static partial nint PRead(SafeFileHandle file, void* buffer, nuint bytes, long offset);
 

@@ -253,6 +253,9 @@ internal static class UffdRequest
     public const uint Continue = 0xC020AA07;
     public const uint Poison = 0xC020AA08;
 
+    /// <summary><c>USERFAULTFD_IOC_NEW</c>, of /dev/userfaultfd, 6.1: a userfaultfd of the caller's memory.</summary>
+    public const uint NewDescriptor = 0xAA00;
+
     /// <summary><c>UFFDIO_WRITEPROTECT_MODE_WP</c></summary>
     public const ulong WriteProtectModeWp = 1;
 

@@ -22,6 +22,7 @@ internal sealed class DestinationVm : IDisposable
     private readonly WorkerDirectory _directory;
     private readonly PidFd _process;
     private readonly string _monitorPath;
+    private readonly LibvirtGuest? _libvirt;
     private QemuMonitor? _monitor;
     private Socket? _state;
 
@@ -30,6 +31,7 @@ internal sealed class DestinationVm : IDisposable
         _directory = directory;
         _process = PidFd.Open(process.Pid);
         _monitorPath = process.MonitorPath;
+        _libvirt = process.Libvirt;
         Ram = GuestRamFactory.Open(process, monitor: null);
     }
 
@@ -47,6 +49,11 @@ internal sealed class DestinationVm : IDisposable
     /// <exception cref="MigrationException">It did not start; the message has what QEMU wrote.</exception>
     public static DestinationVm Start(WorkerSpec spec, WorkerDirectory directory)
     {
+        if (spec.LibvirtXml.Length > 0)
+        {
+            return StartDomain(spec, directory);
+        }
+
         string logPath = directory.File("qemu.log");
         var command = DestinationCommandLine.Translate(
             [.. spec.QemuCommandLine], new DestinationPaths(RamDirectory(spec.SplitId), RamFilePrefix: "", directory.Path));
@@ -75,9 +82,34 @@ internal sealed class DestinationVm : IDisposable
         }
     }
 
+    private static DestinationVm StartDomain(WorkerSpec spec, WorkerDirectory directory)
+    {
+        try
+        {
+            int processId = DestinationDomain.Start(spec, directory);
+            directory.Mark(Markers.QemuPid, processId.ToString(CultureInfo.InvariantCulture));
+            var process = QemuProcesses.TryOpen(processId) ?? throw new MigrationException("The destination's QEMU has ended; libvirt's log of the domain says why.");
+            DestinationDomain.Note(directory, process);
+            var vm = new DestinationVm(directory, process);
+            vm.Monitor.SetMigrationCapabilities(new Dictionary<string, bool> { ["x-ignore-shared"] = true });
+            vm.EmptyRam();
+            return vm;
+        }
+        catch
+        {
+            Remove(directory);
+            throw;
+        }
+    }
+
     /// <summary>The QEMU that an earlier worker started; null when it has ended.</summary>
     public static DestinationVm? Find(WorkerDirectory directory)
     {
+        if (directory.Has(Markers.LibvirtDomain))
+        {
+            return DestinationDomain.Find(directory) is { } domain ? new DestinationVm(directory, domain) : null;
+        }
+
         int processId = directory.ReadNumber(Markers.QemuPid);
         // A process id is used again some day: ours names the RAM files of this very split.
         return QemuProcesses.TryOpen(processId) is { } process && process.CommandLine.Any(a => a.Contains(directory.SplitId, StringComparison.Ordinal))
@@ -123,7 +155,8 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Makes QEMU wait for the device state, and connects to it.</summary>
     public void ExpectDeviceState()
     {
-        string path = _directory.File("incoming.sock");
+        // A domain's QEMU may be of another user, and confined: its own directory is open to it.
+        string path = _libvirt is null ? _directory.File("incoming.sock") : Path.Combine(_libvirt.Directory, "fctrans-incoming.sock");
         File.Delete(path);
         Monitor.MigrateIncoming($"unix:{path}");
         _state = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
@@ -173,7 +206,15 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Lets the VM's CPUs run.</summary>
     public void Run()
     {
-        Monitor.Cont();
+        if (_libvirt is not null)
+        {
+            DestinationDomain.Run(_libvirt, _directory.ReadSpec());
+        }
+        else
+        {
+            Monitor.Cont();
+        }
+
         // A monitor has one client at a time: from here on it is free for others.
         _monitor?.Dispose();
         _monitor = null;
@@ -185,6 +226,11 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Ends a VM that never ran here, and removes what it leaves.</summary>
     public void Kill()
     {
+        if (_libvirt is not null && !_process.WaitExit(TimeSpan.Zero))
+        {
+            DestinationDomain.End(_libvirt, _process.WaitExit);
+        }
+
         if (!_process.WaitExit(TimeSpan.Zero))
         {
             _process.SendSignal(9);
@@ -253,7 +299,7 @@ internal sealed class DestinationVm : IDisposable
         }
     }
 
-    private string Log() => ReadLog(_directory.File("qemu.log"));
+    private string Log() => ReadLog(_libvirt is null ? _directory.File("qemu.log") : $"/var/log/libvirt/qemu/{_libvirt.Name}.log");
 
     private static string ReadLog(string path)
     {

@@ -188,7 +188,7 @@ internal sealed class SourceMigration : IDisposable
         var process = QemuProcesses.Find().FirstOrDefault(p => p.Pid == _spec.VmProcessId && p.Name == _spec.VmName)
             ?? throw new MigrationException($"The VM '{_spec.VmName}' (process {_spec.VmProcessId}) does not run on this host any more.");
         var monitor = QemuMonitor.Connect(process.MonitorPath, s_monitorTimeout);
-        _vm = new SourceVm(process.Pid, monitor, _directory);
+        _vm = new SourceVm(process, monitor, _directory);
         _ram = GuestRamFactory.Open(process, monitor);
         if (_ram.PageCount != _pageCount)
         {
@@ -258,11 +258,11 @@ internal sealed class SourceMigration : IDisposable
             }
         }
 
-        _vm!.Quit();
+        _vm!.Quit(_spec.LibvirtUndefine);
         foreach (var block in _ram!.Blocks)
         {
             // QEMU leaves a RAM file that its command line names; its content is the main host's now.
-            if (block.Path.StartsWith("/dev/shm/", StringComparison.Ordinal))
+            if (block.Path.StartsWith("/dev/shm/", StringComparison.Ordinal) && File.Exists(block.Path))
             {
                 File.Delete(block.Path);
             }

@@ -31,15 +31,18 @@ internal sealed class SourceVm : IDisposable
     private readonly PidFd _process;
     private readonly WorkerDirectory _directory;
     private readonly string _statePath;
+    private readonly LibvirtGuest? _libvirt;
     private DeviceStateReader? _deviceState;
 
-    public SourceVm(int processId, QemuMonitor monitor, WorkerDirectory directory)
+    public SourceVm(QemuProcess process, QemuMonitor monitor, WorkerDirectory directory)
     {
-        ProcessId = processId;
+        ProcessId = process.Pid;
         _monitor = monitor;
         _directory = directory;
-        _process = PidFd.Open(processId);
-        _statePath = directory.File("state.sock");
+        _process = PidFd.Open(process.Pid);
+        _libvirt = process.Libvirt;
+        // A domain's QEMU may be of another user, and confined: its own directory is open to it.
+        _statePath = _libvirt is null ? directory.File("state.sock") : Path.Combine(_libvirt.Directory, "fctrans-state.sock");
     }
 
     public int ProcessId { get; }
@@ -57,6 +60,13 @@ internal sealed class SourceVm : IDisposable
     public void StopForSwitchOver(Action<ReadOnlyMemory<byte>> accept, CancellationToken cancel)
     {
         _deviceState = new DeviceStateReader(_statePath, accept);
+        if (_libvirt is not null)
+        {
+            // Only the domain's user gets as far as its directory.
+            const UnixFileMode everybody = (UnixFileMode)0b110_110_110;
+            File.SetUnixFileMode(_statePath, everybody);
+        }
+
         SetUpMigration();
         long deadline = Stopwatch.GetTimestamp() + (long)(s_stopTimeout.TotalSeconds * Stopwatch.Frequency);
         StoppedAt = Stopwatch.GetTimestamp();
@@ -131,13 +141,40 @@ internal sealed class SourceVm : IDisposable
     }
 
     /// <summary>Ends the source's QEMU: its VM runs elsewhere now.</summary>
-    public void Quit()
+    /// <param name="undefine">libvirt is to forget the domain's description too.</param>
+    public void Quit(bool undefine)
     {
-        _monitor.Quit();
+        if (_libvirt is null)
+        {
+            _monitor.Quit();
+        }
+        else
+        {
+            EndDomain(_libvirt, undefine);
+        }
+
         if (!_process.WaitExit(TimeSpan.FromSeconds(10)))
         {
             _process.SendSignal(9);
             _process.WaitExit(TimeSpan.FromSeconds(10));
+        }
+    }
+
+    private static void EndDomain(LibvirtGuest guest, bool undefine)
+    {
+        try
+        {
+            using var libvirt = LibvirtConnection.Open();
+            var domain = libvirt.FindByUuid(guest.Uuid);
+            libvirt.Destroy(domain);
+            if (undefine)
+            {
+                libvirt.Undefine(domain);
+            }
+        }
+        catch (LibvirtException e)
+        {
+            WorkerLog.Write($"libvirt did not end the domain '{guest.Name}': {e.Message}");
         }
     }
 

@@ -38,6 +38,9 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         return true;
     });
 
+    public override Task<LibvirtDomainDescription> GetLibvirtDomain(GetLibvirtDomainRequest request, ServerCallContext context) =>
+        Off(() => VmInspector.DescribeDomain(FindVm(request.Vm)));
+
     public override Task<PreparedWorker> PrepareWorker(PrepareWorkerRequest request, ServerCallContext context) =>
         Off(() => new PreparedWorker { Thumbprint = WorkerManager.Prepare(request.SplitId, request.Role) });
 

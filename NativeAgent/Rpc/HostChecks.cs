@@ -30,7 +30,7 @@ internal static class HostChecks
     public static IEnumerable<HostCheck> Run(string dataAddress)
     {
         yield return Root();
-        foreach (var capability in HostCapabilities.Probe())
+        foreach (var capability in HostCapabilities.Probe().Where(c => c.Name != "libvirt"))
         {
             yield return Make(
                 capability.Name, capability.Available ? Passed : Failed, capability.Detail, capability.Remedy,
@@ -137,7 +137,16 @@ internal static class HostChecks
 
     private static HostCheck Workers()
     {
-        var all = WorkerManager.List().ToList();
+        List<WorkerSummary> all;
+        try
+        {
+            all = [.. WorkerManager.List()];
+        }
+        catch (UnauthorizedAccessException)
+        {
+            return Make("workers", Warning, "Only root may see the workers.", "Connect as root, or with -Sudo.", "source", "main", "sub");
+        }
+
         var dead = all.Where(w => !w.Running && !WorkerDirectory.Of(w.Spec.SplitId, w.Spec.Role).Has(Markers.Ended)).ToList();
         return dead.Count > 0
             ? Make(

@@ -33,6 +33,7 @@ internal static class VmInspector
             RunState = RunState(vm),
             SplitId = SplitOf(vm),
             ResidentBytes = (ulong)vm.ResidentBytes,
+            Manager = vm.Libvirt is null ? "" : "libvirt",
         };
         info.RamBlocks.AddRange(vm.RamBlocks.Select(block => new RamBlockInfo
         {
@@ -152,6 +153,25 @@ internal static class VmInspector
             var obstacle = vm.Obstacles[0];
             throw new InvalidOperationException($"{obstacle.Reason} {obstacle.Remedy}");
         }
+    }
+
+    /// <exception cref="InvalidOperationException">It is no domain of libvirt's, or libvirt does not answer.</exception>
+    public static LibvirtDomainDescription DescribeDomain(QemuProcess vm)
+    {
+        if (vm.Libvirt is not { } guest)
+        {
+            throw new InvalidOperationException($"'{vm.Name}' is no domain of libvirt's.");
+        }
+
+        using var libvirt = LibvirtConnection.Open();
+        var domain = libvirt.FindByUuid(guest.Uuid);
+        bool persistent = libvirt.IsPersistent(domain);
+        return new LibvirtDomainDescription
+        {
+            Xml = libvirt.GetXml(domain),
+            Persistent = persistent,
+            PersistentXml = persistent ? LibvirtXml.WithoutIncoming(libvirt.GetPersistentXml(domain)) : "",
+        };
     }
 
     private static string RunState(QemuProcess vm)

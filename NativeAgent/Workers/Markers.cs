@@ -27,6 +27,9 @@ internal static class Markers
     /// <summary>Main: the process id of the destination's QEMU.</summary>
     public const string QemuPid = "qemu.pid";
 
+    /// <summary>Main: the name of the domain that libvirt runs for it, and in a second line when its QEMU started.</summary>
+    public const string LibvirtDomain = "libvirt.domain";
+
     /// <summary>Main: sockets and PID file that its QEMU makes, a line each. QEMU removes them itself unless it is killed.</summary>
     public const string QemuFiles = "qemu.files";
 

@@ -14,6 +14,7 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
         headers.AssertSame("UFFD_API", UffdRequest.ApiVersion);
         headers.AssertSame("UFFD_USER_MODE_ONLY", UffdRequest.UserModeOnly);
         headers.AssertSame("UFFDIO_API", UffdRequest.Api);
+        headers.AssertSame("USERFAULTFD_IOC_NEW", UffdRequest.NewDescriptor);
         headers.AssertSame("UFFDIO_REGISTER", UffdRequest.Register);
         headers.AssertSame("UFFDIO_UNREGISTER", UffdRequest.Unregister);
         headers.AssertSame("UFFDIO_WAKE", UffdRequest.Wake);
@@ -24,6 +25,21 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
         headers.AssertSame("UFFDIO_POISON", UffdRequest.Poison);
         headers.AssertSame("UFFDIO_WRITEPROTECT_MODE_WP", UffdRequest.WriteProtectModeWp);
         headers.AssertSame("UFFDIO_WRITEPROTECT_MODE_DONTWAKE", UffdRequest.WriteProtectModeDontWake);
+    }
+
+    [Fact]
+    public void Descriptors_in_messages()
+    {
+        AssertStruct<MessageHeader>("struct msghdr", new()
+        {
+            ["Pieces"] = "msg_iov", ["PieceCount"] = "msg_iovlen", ["Control"] = "msg_control", ["ControlBytes"] = "msg_controllen",
+            ["Flags"] = "msg_flags",
+        });
+        AssertStruct<MessagePiece>("struct iovec", new() { ["Bytes"] = "iov_len" });
+        headers.AssertSame("SOL_SOCKET", DescriptorControl.SocketLevel);
+        headers.AssertSame("SCM_RIGHTS", DescriptorControl.Rights);
+        headers.AssertSame("CMSG_LEN", DescriptorControl.UsedBytes);
+        headers.AssertSame("CMSG_SPACE", Marshal.SizeOf<DescriptorControl>());
     }
 
     [Fact]
@@ -110,6 +126,11 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
     {
         headers.AssertSame("SYS_close", SystemCall.Close);
         headers.AssertSame("SYS_getpid", SystemCall.GetPid);
+        headers.AssertSame("SYS_mmap", SystemCall.Mmap);
+        headers.AssertSame("SYS_munmap", SystemCall.Munmap);
+        headers.AssertSame("SYS_ioctl", SystemCall.Ioctl);
+        headers.AssertSame("SYS_recvmsg", SystemCall.RecvMsg);
+        headers.AssertSame("SYS_socketpair", SystemCall.SocketPair);
         headers.AssertSame("SYS_ptrace", SystemCall.Ptrace);
         headers.AssertSame("SYS_userfaultfd", SystemCall.Userfaultfd);
         headers.AssertSame("SYS_pidfd_send_signal", SystemCall.PidfdSendSignal);

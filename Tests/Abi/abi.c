@@ -89,7 +89,7 @@ struct pm_scan_arg {
 int main(void)
 {
     VALUE(UFFD_API); VALUE(UFFD_USER_MODE_ONLY);
-    VALUE(UFFDIO_API); VALUE(UFFDIO_REGISTER); VALUE(UFFDIO_UNREGISTER); VALUE(UFFDIO_WAKE); VALUE(UFFDIO_COPY);
+    VALUE(USERFAULTFD_IOC_NEW); VALUE(UFFDIO_API); VALUE(UFFDIO_REGISTER); VALUE(UFFDIO_UNREGISTER); VALUE(UFFDIO_WAKE); VALUE(UFFDIO_COPY);
     VALUE(UFFDIO_ZEROPAGE); VALUE(UFFDIO_WRITEPROTECT); VALUE(UFFDIO_CONTINUE); VALUE(UFFDIO_POISON);
     VALUE(_UFFDIO_REGISTER); VALUE(_UFFDIO_UNREGISTER); VALUE(_UFFDIO_WAKE); VALUE(_UFFDIO_COPY); VALUE(_UFFDIO_ZEROPAGE);
     VALUE(_UFFDIO_MOVE); VALUE(_UFFDIO_WRITEPROTECT); VALUE(_UFFDIO_CONTINUE); VALUE(_UFFDIO_POISON); VALUE(_UFFDIO_API);
@@ -126,13 +126,16 @@ int main(void)
     OFFSET(struct pm_scan_arg, vec_len); OFFSET(struct pm_scan_arg, max_pages); OFFSET(struct pm_scan_arg, category_inverted);
     OFFSET(struct pm_scan_arg, category_mask); OFFSET(struct pm_scan_arg, category_anyof_mask); OFFSET(struct pm_scan_arg, return_mask);
 
-    VALUE(SYS_close); VALUE(SYS_getpid); VALUE(SYS_ptrace); VALUE(SYS_userfaultfd); VALUE(SYS_pidfd_send_signal);
+    VALUE(SYS_close); VALUE(SYS_getpid); VALUE(SYS_mmap); VALUE(SYS_munmap); VALUE(SYS_ioctl); VALUE(SYS_recvmsg); VALUE(SYS_socketpair); VALUE(SYS_ptrace); VALUE(SYS_userfaultfd); VALUE(SYS_pidfd_send_signal);
     VALUE(SYS_pidfd_open); VALUE(SYS_pidfd_getfd);
 
     SIZE(struct stat); OFFSET(struct stat, st_dev); OFFSET(struct stat, st_ino); OFFSET(struct stat, st_mode);
     OFFSET(struct stat, st_uid); OFFSET(struct stat, st_size); OFFSET(struct stat, st_blksize); OFFSET(struct stat, st_blocks);
     SIZE(struct statfs); OFFSET(struct statfs, f_type); OFFSET(struct statfs, f_bsize); OFFSET(struct statfs, f_bavail);
     SIZE(struct pollfd); OFFSET(struct pollfd, fd); OFFSET(struct pollfd, events); OFFSET(struct pollfd, revents);
+    SIZE(struct msghdr); OFFSET(struct msghdr, msg_iov); OFFSET(struct msghdr, msg_iovlen); OFFSET(struct msghdr, msg_control);
+    OFFSET(struct msghdr, msg_controllen); OFFSET(struct msghdr, msg_flags); SIZE(struct iovec); OFFSET(struct iovec, iov_len);
+    VALUE(SOL_SOCKET); VALUE(SCM_RIGHTS); printf("CMSG_LEN %zu\nCMSG_SPACE %zu\n", CMSG_LEN(sizeof(int)), CMSG_SPACE(sizeof(int)));
     SIZE(struct timespec); OFFSET(struct timespec, tv_nsec);
     VALUE(POLLIN); VALUE(POLLERR); VALUE(POLLHUP); VALUE(POLLRDHUP); VALUE(MSG_DONTWAIT); VALUE(MSG_NOSIGNAL);
     SIZE(struct user_regs_struct);

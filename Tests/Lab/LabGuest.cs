@@ -56,7 +56,7 @@ public sealed class LabGuest
 
             try
             {
-                string text = File.ReadAllText(Host.PathOf(RunDirectory + "/pid"));
+                string text = File.ReadAllText(Host.PathOf(_options.Libvirt ? $"/run/libvirt/qemu/{Name}.pid" : RunDirectory + "/pid"));
                 return int.TryParse(text, NumberStyles.None | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out int pid)
                     && Directory.Exists(Host.PathOf($"/proc/{pid}")) ? pid : 0;
             }
@@ -123,7 +123,7 @@ public sealed class LabGuest
         host.Add(guest);
         try
         {
-            LabCommandResult result = host.Exec(guest.CommandLine(), TimeSpan.FromSeconds(60));
+            LabCommandResult result = host.Exec(options.Libvirt ? LibvirtDomain.StartCommand(guest, options) : guest.CommandLine(), TimeSpan.FromSeconds(60));
             if (result.ExitCode != 0)
             {
                 throw new LabException($"QEMU did not start: {result.Error.Trim()}");

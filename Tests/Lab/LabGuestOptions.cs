@@ -40,6 +40,12 @@ public sealed record LabGuestOptions
     /// <summary>What the memory is taken from.</summary>
     public LabGuestBacking Backing { get; init; } = LabGuestBacking.File;
 
+    /// <summary>Whether the host's libvirt runs it as a domain; then it has one RAM block in a file, and no arguments for QEMU.</summary>
+    public bool Libvirt { get; init; }
+
+    /// <summary>Whether that domain is a persistent one.</summary>
+    public bool Persistent { get; init; }
+
     /// <summary>In how many NUMA nodes, each with a RAM block of its own, the memory comes: 1 to 4.</summary>
     public int NumaNodes { get; init; } = 1;
 

@@ -138,6 +138,17 @@ public sealed class KvmHostConnection : IDisposable
         }
     }
 
+    /// <summary>The description of a VM that the host's libvirt runs.</summary>
+    /// <exception cref="FCtransException">VmCannotBeSplit: libvirt does not give it.</exception>
+    public Task<LibvirtDomainDescription> GetLibvirtDomainAsync(string vm, CancellationToken cancellation) => _channel.CallAsync(
+        "a domain's description", o => _agent.GetLibvirtDomainAsync(new GetLibvirtDomainRequest { Vm = vm }, o), Settings.Timeout,
+        cancellation, e => e.StatusCode switch
+        {
+            StatusCode.NotFound => Failure.VmNotFound(vm, $"'{Name}'"),
+            StatusCode.FailedPrecondition => Failure.VmCannotBeSplit(vm, e.Status.Detail),
+            _ => null,
+        });
+
     /// <summary>Makes a worker's directory and key pair.</summary>
     public Task<PreparedWorker> PrepareWorkerAsync(string splitId, WorkerRole role, CancellationToken cancellation) => CallAsync(
         "preparing a worker",

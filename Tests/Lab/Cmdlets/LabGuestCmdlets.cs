@@ -38,6 +38,14 @@ public sealed class StartLabGuestCommand : LabCmdlet
     [Parameter]
     public SwitchParameter Bare { get; set; }
 
+    /// <summary>Has the host's libvirt run it as a domain (LibvirtFixture.ps1 starts libvirt on a host).</summary>
+    [Parameter]
+    public SwitchParameter Libvirt { get; set; }
+
+    /// <summary>Makes that domain a persistent one.</summary>
+    [Parameter]
+    public SwitchParameter Persistent { get; set; }
+
     /// <summary>In how many NUMA nodes, each with a RAM block of its own, the memory comes.</summary>
     [Parameter]
     public int NumaNodes { get; set; } = 1;
@@ -68,6 +76,8 @@ public sealed class StartLabGuestCommand : LabCmdlet
         Qemu = Qemu,
         Kernel = Kernel,
         NumaNodes = NumaNodes,
+        Libvirt = Libvirt,
+        Persistent = Persistent,
         Backing = PrivateMemory ? LabGuestBacking.Private : Memfd ? LabGuestBacking.Memfd : LabGuestBacking.File,
         KernelArguments = KernelArguments,
         QemuArguments = QemuArguments,

@@ -36,6 +36,9 @@ public sealed class SplitMigrationPlan
     /// <summary>What each sub-host could take, in bytes.</summary>
     public IReadOnlyList<ulong> SubRoomBytes { get; }
 
+    /// <summary>libvirt's description of the VM; null when libvirt does not run it.</summary>
+    public LibvirtDomainDescription? Domain { get; private init; }
+
     /// <summary>What may go wrong later, for the user to read.</summary>
     public IReadOnlyList<string> Warnings { get; }
 
@@ -85,7 +88,35 @@ public sealed class SplitMigrationPlan
         ulong[] rooms = [.. subs.Select(s => Room(s.Result))];
         var warnings = new List<string>();
         CheckSubRoom(request, vm, mainBytes, rooms, warnings);
-        return new SplitMigrationPlan(request, vm, mainBytes, rooms, warnings);
+        LibvirtDomainDescription? domain = await CheckLibvirtAsync(request, vm, main.Result, warnings, cancellation).ConfigureAwait(false);
+        return new SplitMigrationPlan(request, vm, mainBytes, rooms, warnings) { Domain = domain };
+    }
+
+    /// <summary>A domain goes from libvirt to libvirt.</summary>
+    private static async Task<LibvirtDomainDescription?> CheckLibvirtAsync(
+        SplitMigrationRequest request, VmInfo vm, HostInfo main, List<string> warnings, CancellationToken cancellation)
+    {
+        if (vm.Manager != "libvirt")
+        {
+            return null;
+        }
+
+        if (main.Capabilities.FirstOrDefault(c => c.Name == "libvirt") is not { Available: true } libvirt)
+        {
+            throw Failure.HostCapabilityMissing(
+                request.MainHost.Name, "main host", $"'{vm.Name}' is a domain of libvirt, and libvirt is missing there. "
+                + (main.Capabilities.FirstOrDefault(c => c.Name == "libvirt")?.Remedy ?? ""));
+        }
+
+        LibvirtDomainDescription domain = await request.Source.GetLibvirtDomainAsync(vm.Name, cancellation).ConfigureAwait(false);
+        if (domain.Persistent && !request.MovePersistentDomain)
+        {
+            warnings.Add(
+                $"'{vm.Name}' stays defined, shut off, in the libvirt of '{request.Source.Name}', and is transient on "
+                + $"'{request.MainHost.Name}'. With -MovePersistentDomain its definition goes along.");
+        }
+
+        return domain;
     }
 
     private static void CheckHostsDiffer(SplitMigrationRequest request)

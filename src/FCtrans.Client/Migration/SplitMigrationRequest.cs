@@ -30,6 +30,9 @@ public sealed record SplitMigrationRequest
     /// <summary>Leave out memory that the guest does not use.</summary>
     public bool TrackUnused { get; init; } = true;
 
+    /// <summary>libvirt's persistent description of the VM goes along, and the source's libvirt forgets it.</summary>
+    public bool MovePersistentDomain { get; init; }
+
     /// <summary>The longest standstill at the switch-over that the rounds aim at.</summary>
     public TimeSpan MaxDowntime { get; init; } = TimeSpan.FromMilliseconds(300);
 

@@ -112,12 +112,20 @@ public sealed class SplitMigrationRunner
         main.ListenAddress = request.MainHost.DataAddress;
         main.MainMemoryBytes = _plan.MainMemoryBytes;
         main.QemuCommandLine.AddRange(_plan.Vm.CommandLine);
+        bool moveDefinition = _plan.Domain is { Persistent: true } && request.MovePersistentDomain;
+        if (_plan.Domain is { } domain)
+        {
+            main.LibvirtXml = domain.Xml;
+            main.LibvirtPersistentXml = moveDefinition ? domain.PersistentXml : "";
+        }
+
         StartedWorker mainStarted = await StartAsync(request.MainHost, main, cancellation).ConfigureAwait(false);
 
         WorkerSpec source = NewSpec(
             WorkerRole.Source, [Reachable(mainPeer, request.MainHost.DataAddress, mainStarted.DataPort), .. subPeers]);
         source.VmProcessId = _plan.Vm.ProcessId;
         source.MonitorPath = _plan.Vm.MonitorPath;
+        source.LibvirtUndefine = moveDefinition;
         source.MainMemoryBytes = _plan.MainMemoryBytes;
         source.MaxDowntimeMilliseconds = request.MaxDowntime.TotalMilliseconds;
         source.MaxRounds = request.MaxRounds;
