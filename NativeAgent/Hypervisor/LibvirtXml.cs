@@ -48,6 +48,14 @@ internal static class LibvirtXml
         return domain.ToString(SaveOptions.DisableFormatting);
     }
 
+    /// <summary>Directories in which the domain's devices make sockets: libvirt does not make them.</summary>
+    public static IReadOnlyList<string> SocketDirectories(string source) =>
+    [
+        .. Parse(source).Element("devices")?.Descendants("source")
+            .Where(s => (string?)s.Attribute("mode") == "bind").Select(s => Path.GetDirectoryName((string?)s.Attribute("path")))
+            .OfType<string>().Where(d => d.StartsWith('/')).Distinct() ?? [],
+    ];
+
     private static XElement Argument(string value) => new(s_qemu + "arg", new XAttribute("value", value));
 
     private static void RemoveIncoming(XElement commandLine)

@@ -27,6 +27,11 @@ internal static class DestinationDomain
                 throw new MigrationException($"The main host's libvirt runs a domain '{spec.VmName}' already.");
             }
 
+            foreach (string needed in LibvirtXml.SocketDirectories(spec.LibvirtXml))
+            {
+                Directory.CreateDirectory(needed);
+            }
+
             // Before it is there: a worker that dies in between leaves no domain that nobody knows of.
             directory.Mark(Markers.LibvirtDomain, spec.VmName);
             var domain = libvirt.CreatePaused(xml);
