@@ -15,6 +15,7 @@
     CmdletsToExport      = @(
         'Connect-KvmHost'
         'Disconnect-KvmHost'
+        'Export-SplitMigrationReport'
         'Get-KvmHost'
         'Get-KvmVm'
         'Get-SplitMigration'
@@ -27,6 +28,7 @@
         'Stop-SplitMigration'
         'Test-KvmHost'
         'Uninstall-KvmHostAgent'
+        'Watch-VmRemotePaging'
     )
     PrivateData          = @{
         PSData = @{

@@ -84,6 +84,9 @@ public abstract class FCtransCmdlet : PSCmdlet, IDisposable
 
     private protected T Await<T>(Func<CancellationToken, Task<T>> work) => Await((_, stop) => work(stop));
 
+    /// <summary>Waits; false when the pipeline is to stop.</summary>
+    private protected bool Pause(TimeSpan time) => !_stop.Token.WaitHandle.WaitOne(time);
+
     /// <summary>Runs one item's part; its failure is written as an error about the item, and the next item has its turn.</summary>
     /// <returns>Whether it went well.</returns>
     private protected bool ForItem(object target, Action part)

@@ -18,6 +18,21 @@ BeforeAll {
         'Test-KvmHost'
         'Uninstall-KvmHostAgent'
     )
+    $expected = @(
+        'Connect-KvmHost'
+        'Disconnect-KvmHost'
+        'Export-SplitMigrationReport'
+        'Get-KvmHost'
+        'Get-KvmVm'
+        'Get-SplitMigration'
+        'Get-VmRemotePaging'
+        'Get-VmUnusedMemory'
+        'Start-SplitMigration'
+        'Stop-SplitMigration'
+        'Test-KvmHost'
+        'Uninstall-KvmHostAgent'
+        'Watch-VmRemotePaging'
+    )
 }
 
 Describe 'The module' {

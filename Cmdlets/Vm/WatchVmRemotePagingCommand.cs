@@ -1,0 +1,146 @@
+using System.Diagnostics;
+using System.Management.Automation;
+using System.Text;
+using FCtrans.Client;
+using FCtrans.Contracts;
+using FCtrans.Loader;
+
+namespace FCtrans.Commands;
+
+/// <summary>Watch-VmRemotePaging: the remote paging of split VMs, live in the terminal, or an object for each interval.</summary>
+[Cmdlet(VerbsCommon.Watch, "VmRemotePaging")]
+[OutputType(typeof(VmRemotePagingSample))]
+public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
+{
+    // xterm's control sequences: the other screen, which leaves this one as it was, and its cursor.
+    private const string EnterScreen = "\u001b[?1049h\u001b[?25l";
+    private const string LeaveScreen = "\u001b[?25h\u001b[?1049l";
+    private const string Home = "\u001b[H";
+    private const string ClearLine = "\u001b[K";
+    private const string ClearRest = "\u001b[J";
+
+    private readonly Dictionary<string, (VmRemotePaging Paging, long At)> _before = [];
+
+    /// <summary>Names of VMs, with wildcards. Default: all.</summary>
+    [Parameter(Position = 0)]
+    [Alias("Name")]
+    [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
+    public string[] VM { get; set; } = ["*"];
+
+    /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    public KvmHostReference[]? KvmHost { get; set; }
+
+    /// <summary>Seconds between two looks.</summary>
+    [Parameter]
+    [ValidateRange(1, 3600)]
+    public int IntervalSeconds { get; set; } = 1;
+
+    /// <summary>How many intervals; 0: until Ctrl+C.</summary>
+    [Parameter]
+    [ValidateRange(0, int.MaxValue)]
+    public int Count { get; set; }
+
+    /// <summary>Write objects though the output is a terminal.</summary>
+    [Parameter]
+    public SwitchParameter AsObject { get; set; }
+
+    /// <inheritdoc/>
+    protected override void EndProcessing()
+    {
+        KvmHost[] hosts = Hosts(KvmHost);
+        if (hosts.Length == 0)
+        {
+            return;
+        }
+
+        // Objects when something is done with them: the last command of a line on a terminal draws.
+        bool draw = !AsObject && !Console.IsOutputRedirected && MyInvocation.PipelinePosition == MyInvocation.PipelineLength
+            && Host.UI is { SupportsVirtualTerminal: true };
+        Look(hosts);
+        if (draw)
+        {
+            Host.UI.Write(EnterScreen);
+        }
+
+        try
+        {
+            for (int i = 0; (Count == 0 || i < Count) && Pause(TimeSpan.FromSeconds(IntervalSeconds)); i++)
+            {
+                VmRemotePagingSample[] samples = Look(hosts);
+                if (draw)
+                {
+                    Host.UI.Write(Picture(samples));
+                }
+                else
+                {
+                    WriteObject(samples, enumerateCollection: true);
+                }
+            }
+        }
+        finally
+        {
+            if (draw)
+            {
+                Host.UI.Write(LeaveScreen);
+            }
+        }
+    }
+
+    private VmRemotePagingSample[] Look(KvmHost[] hosts)
+    {
+        WildcardPattern[] patterns = [.. VM.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
+        var samples = new List<VmRemotePagingSample>();
+        ForHosts(
+            hosts,
+            (host, stop) => host.Connection.ListWorkersAsync(stop),
+            (host, workers) =>
+            {
+                foreach (WorkerSummary worker in workers.Where(w => w.Spec?.Role == WorkerRole.Main && w.Status?.Paging is not null
+                    && patterns.Any(p => p.IsMatch(w.Spec.VmName))))
+                {
+                    var now = new VmRemotePaging(host, worker.Spec, worker.Status.Paging, worker.Running);
+                    long at = Stopwatch.GetTimestamp();
+                    if (_before.TryGetValue(now.SplitId, out (VmRemotePaging Paging, long At) before) && now.IsVmRunning && worker.Running)
+                    {
+                        samples.Add(new VmRemotePagingSample(
+                            before.Paging, now, DateTime.Now, Stopwatch.GetElapsedTime(before.At, at).TotalSeconds));
+                    }
+
+                    _before[now.SplitId] = (now, at);
+                }
+            });
+        return [.. samples];
+    }
+
+    private static string Picture(VmRemotePagingSample[] samples)
+    {
+        const int barWidth = 40;
+        var text = new StringBuilder(Home);
+        void Line(string line) => text.Append(line).Append(ClearLine).Append("\r\n");
+        Line($"Remote paging at {DateTime.Now:HH:mm:ss}; Ctrl+C ends.");
+        Line("");
+        if (samples.Length == 0)
+        {
+            Line("No split VM runs on these hosts.");
+        }
+
+        foreach (VmRemotePagingSample sample in samples)
+        {
+            double whole = Math.Max(1, (double)sample.ResidentBytes + sample.RemoteBytes + sample.UnusedBytes);
+            int resident = (int)Math.Round(barWidth * sample.ResidentBytes / whole);
+            int remote = Math.Min(barWidth - resident, (int)Math.Round(barWidth * sample.RemoteBytes / whole));
+            Line($"{sample.VM} ({sample.State})");
+            Line($"  [{new string('#', resident)}{new string('=', remote)}{new string('.', barWidth - resident - remote)}]  "
+                + $"# resident {Display.Bytes(sample.ResidentBytes)}  = remote {Display.Bytes(sample.RemoteBytes)}  . unused {Display.Bytes(sample.UnusedBytes)}");
+            Line($"  in {sample.PageInsPerSecond,9:N0} pages/s ({Display.Bytes(sample.BytesInPerSecond)}/s)   out {sample.PageOutsPerSecond,9:N0} pages/s "
+                + $"({Display.Bytes(sample.BytesOutPerSecond)}/s)   fresh {sample.UnusedFaultsPerSecond,9:N0} pages/s");
+            Line($"  the guest waits {sample.RemoteFaultMedianMicroseconds:N0} µs (99 %: {sample.RemoteFaultP99Microseconds:N0} µs) for a remote page; errors: {sample.Errors}");
+            Line("");
+        }
+
+        return text.Append(ClearRest).ToString();
+    }
+}
