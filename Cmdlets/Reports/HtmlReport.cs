@@ -234,7 +234,7 @@ internal sealed class HtmlReport
 
     private void Properties(string label, object of)
     {
-        _html.Append(CultureInfo.InvariantCulture, $"<details open><summary>{Text(label)}</summary><div class=\"scroll\"><table><tbody>\n");
+        _html.Append(CultureInfo.InvariantCulture, $"<details open=\"open\"><summary>{Text(label)}</summary><div class=\"scroll\"><table><tbody>\n");
         foreach (System.Reflection.PropertyInfo property in of.GetType().GetProperties())
         {
             object? value = property.GetValue(of);

@@ -1,0 +1,150 @@
+# The examples of the help and the sample script, run on hosts that have the names they use: kvm1 to kvm4, with the VM bigvm.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
+
+    # What examples use of PowerShell's other modules, where those are not there: enough to see that nothing fails.
+    function Format-List { process { $_ } }
+    function Format-Table { process { $_ } }
+    function Sort-Object { process { $_ } }
+    function Select-Object { param([Parameter(ValueFromPipeline)] $InputObject, [int] $First, [int] $Last, [object[]] $Property, [string] $ExpandProperty) process { $InputObject } }
+    function Out-File { process { } }
+    function Read-Host { $secure = [Security.SecureString]::new(); $secure.AppendChar('x'); $secure }
+
+    <# Runs a cmdlet's examples; returns the ids of the errors that came. #>
+    function Invoke-Example([string] $Name, [string[]] $MayFailWith = @()) {
+        $failures = foreach ($example in @((Get-Help $Name -Full).Examples.Example)) {
+            $raised = @()
+            # In examples WhatIf stands for all that would move VMs or take hosts away; what only looks really runs.
+            $PSDefaultParameterValues = @{
+                'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true
+                'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:IntervalSeconds' = 1
+            }
+            $text = $example.Code -replace ' -IntervalSeconds \d+' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
+            $text = $text.Replace('~/', "$place/")
+            if ($text -match 'Wait-Job') { $text = ($text -split "`n")[0] }
+            try { $null = & ([scriptblock]::Create($text)) *>&1 | ForEach-Object { if ($_ -is [Management.Automation.ErrorRecord]) { $raised += $_ } } }
+            catch { $raised += $_ }
+            foreach ($record in $raised) {
+                $id = $record.FullyQualifiedErrorId.Split(',')[0]
+                if ($MayFailWith -notcontains $id) { "$text -> ${id}: $($record.Exception.Message)" }
+            }
+        }
+
+        @($failures) -join "`n" | Should -BeNullOrEmpty
+    }
+}
+
+Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
+    BeforeAll {
+        $lab = New-Lab
+        $place = [IO.Path]::Combine([IO.Path]::GetTempPath(), "examples-$([guid]::NewGuid().ToString('N'))")
+        $null = [IO.Directory]::CreateDirectory("$place/.ssh")
+        $before = $env:HOME, [Environment]::CurrentDirectory, $PWD.Path
+        $hosts = [ordered] @{}
+        $config = foreach ($name in 'kvm1', 'kvm2', 'kvm3', 'kvm4') {
+            $hosts[$name] = New-LabHost -Name $name
+            "Host $name`n  HostName $($hosts[$name].Address)`n"
+        }
+        $config += "Host 192.0.2.11`n  HostName $($hosts.kvm1.Address)`nHost *`n  UserKnownHostsFile $($lab.KnownHostsPath)`n  IdentityFile $($lab.KeyPath)`n"
+        [IO.File]::WriteAllText("$place/.ssh/config", $config -join '')
+        [IO.File]::Copy($lab.KeyPath, "$place/.ssh/id_ed25519")
+        $null = Invoke-OnHost $hosts.kvm1 "useradd -m -s /bin/sh -g users operator && echo 'operator ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/operator && sed -i 's/^operator:!/operator:*/' /etc/shadow"
+        $guest = Start-LabGuest -LabHost $hosts.kvm1 -Name bigvm -Memory 512MB
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 64'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=1 threads=1'
+        $env:HOME = $place
+        $null = $ExecutionContext.SessionState.Path.SetLocation($place)
+        Connect-KvmHost kvm1, kvm2, kvm3, kvm4 | Should -HaveCount 4
+    }
+
+    AfterAll {
+        $env:HOME = $before[0]
+        $null = $ExecutionContext.SessionState.Path.SetLocation($before[2])
+        Disconnect-KvmHost *
+        Remove-Lab
+        [IO.Directory]::Delete($place, $true)
+    }
+
+    It 'connects as the examples say' {
+        Invoke-Example 'Connect-KvmHost'
+        Disconnect-KvmHost *
+        # DataAddress 10.10.0.4 is nobody's here.
+        $null = Connect-KvmHost kvm1, kvm2, kvm3, kvm4
+    }
+
+    It 'runs the examples of <_> while the VM is on one host' -ForEach @('Get-KvmHost', 'Test-KvmHost', 'Get-KvmVm', 'Get-VmUnusedMemory', 'Start-SplitMigration', 'Uninstall-KvmHostAgent') {
+        Invoke-Example $_
+    }
+
+    It 'completes hosts and VMs' {
+        foreach ($case in @{ Line = 'Get-KvmVm -KvmHost kvm'; Names = 'kvm1 kvm2 kvm3 kvm4' }, @{ Line = 'Start-SplitMigration -VM b'; Names = 'bigvm' }) {
+            $matches = [Management.Automation.CommandCompletion]::CompleteInput($case.Line, $case.Line.Length, $null).CompletionMatches
+            @($matches.ListItemText) -join ' ' | Should -Be $case.Names
+        }
+    }
+
+    It 'empties a host by the sample script' {
+        $script = [IO.Path]::Combine($root, 'docs', 'samples', 'evacuate-host.ps1')
+        { & $script -KvmHost kvm1 -To kvm1, kvm2 } | Should -Throw
+        & $script -KvmHost kvm1 -To kvm2, kvm3, kvm4 -WhatIf | Should -BeNullOrEmpty
+        (Get-KvmVm -KvmHost kvm1).Name | Should -Be 'bigvm'
+        $moved = & $script -KvmHost kvm1 -To kvm2, kvm3, kvm4
+        "$($moved.VM) $($moved.State) $($moved.Reason)" | Should -Be 'bigvm Moved '
+        Get-KvmVm -KvmHost kvm1 | Should -BeNullOrEmpty
+        Move-LabGuestConsole -Guest $guest -LabHost $hosts[$moved.MainHost]
+        (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+    }
+
+    It 'runs the examples of <_> once the VM is split' -ForEach @('Get-SplitMigration', 'Get-VmRemotePaging', 'Watch-VmRemotePaging', 'Export-SplitMigrationReport') {
+        # One of them moves the VM again, which its new host is not to do.
+        Invoke-Example $_ -MayFailWith 'MainHostIsSource'
+    }
+
+    It 'has nothing to stop any more' {
+        Invoke-Example 'Stop-SplitMigration' -MayFailWith 'MigrationCommitted'
+    }
+
+    It 'gives an object for each interval of watching' {
+        $samples = @(Watch-VmRemotePaging bigvm -Count 2 -AsObject)
+        $samples | Should -HaveCount 2
+        $samples[0].PSObject.TypeNames[0] | Should -Be 'FCtrans.VmRemotePagingSample'
+        $samples[1].Time | Should -BeGreaterThan $samples[0].Time
+        "$($samples[1].VM) $($samples[1].State)" | Should -Be 'bigvm paging'
+        $samples[1].Seconds | Should -BeGreaterThan 0.5
+    }
+
+    It 'writes a report with everything in it and nothing outside' {
+        $file = Export-SplitMigrationReport bigvm report.html -PassThru
+        $file.FullName | Should -Be "$place/report.html"
+        $page = [IO.File]::ReadAllText($file.FullName)
+        foreach ($part in 'bigvm', 'kvm1', 'Time line', 'Where the memory lies', 'Remote paging', 'All figures', 'prefers-color-scheme', '@media print', 'viewport') { $page.Contains($part) | Should -BeTrue }
+        $page | Should -Not -Match '(src|href)=|<script|url\('
+        $document = [Xml.XmlDocument]::new()
+        # All of it but HTML's own void elements is XML too, so that an open tag or a bare ampersand shows.
+        $document.LoadXml(($page -replace '^<!DOCTYPE html>\s*' -replace '<meta ([^>]*)>', '<meta $1/>'))
+        $document.SelectNodes('//svg').Count | Should -BeGreaterThan 1
+        { Export-SplitMigrationReport bigvm /nowhere/report.html -ErrorAction Stop } | Should -Throw -ErrorId 'ReportUnwritable,*'
+        { Export-SplitMigrationReport nosuchvm x.html -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
+        Export-SplitMigrationReport bigvm other.html -WhatIf
+        [IO.File]::Exists("$place/other.html") | Should -BeFalse
+        $keep = [Environment]::GetEnvironmentVariable('FCTRANS_KEEP_REPORT')
+        if ($keep) { [IO.File]::Copy($file.FullName, $keep, $true) }
+    }
+
+    It 'refuses to remove the agent from hosts that the VM depends on' {
+        foreach ($name in 'kvm2', 'kvm3', 'kvm4') {
+            { Uninstall-KvmHostAgent $name -ErrorAction Stop } | Should -Throw -ErrorId 'AgentInUse,*' -ExpectedMessage "*'bigvm'*"
+        }
+    }
+
+    It 'removes it from the source, records and all' {
+        Uninstall-KvmHostAgent kvm1
+        Invoke-OnHost $hosts.kvm1 'ls -d /run/fctrans /var/lib/fctrans 2>/dev/null; true' | Should -BeNullOrEmpty
+    }
+
+    It 'disconnects as the examples say' {
+        $null = Connect-KvmHost kvm1
+        Invoke-Example 'Disconnect-KvmHost'
+    }
+}
