@@ -96,7 +96,7 @@ Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
         (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
     }
 
-    It 'runs the examples of <_> once the VM is split' -ForEach @('Get-SplitMigration', 'Get-VmRemotePaging', 'Watch-VmRemotePaging', 'Export-SplitMigrationReport') {
+    It 'runs the examples of <_> once the VM is split' -ForEach @('Get-SplitMigration', 'Get-VmRemotePaging', 'Watch-VmRemotePaging', 'Set-VmRemotePaging', 'Export-SplitMigrationReport') {
         # One of them moves the VM again, which its new host is not to do.
         Invoke-Example $_ -MayFailWith 'MainHostIsSource'
     }
