@@ -13,6 +13,7 @@ BeforeAll {
         'Get-SplitMigration'
         'Get-VmRemotePaging'
         'Get-VmUnusedMemory'
+        'Optimize-VmMemory'
         'Set-VmRemotePaging'
         'Start-SplitMigration'
         'Stop-SplitMigration'
