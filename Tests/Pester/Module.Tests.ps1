@@ -14,6 +14,7 @@ BeforeAll {
         'Get-VmRemotePaging'
         'Get-VmUnusedMemory'
         'Optimize-VmMemory'
+        'Remove-VmSubHost'
         'Set-VmRemotePaging'
         'Start-SplitMigration'
         'Stop-SplitMigration'
