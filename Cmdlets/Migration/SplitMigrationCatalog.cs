@@ -25,7 +25,7 @@ internal static class SplitMigrationCatalog
 
         // The main host's worker may know that the VM arrived when the source's is gone.
         MigrationStatus status = source.Worker?.Status?.Migration ?? main.Worker?.Status?.Migration ?? new MigrationStatus();
-        if (main.Worker?.Status?.Paging is { VmRunning: true } && status.State != MigrationState.Completed)
+        if (main.Worker?.Status?.Paging is { VmRunning: true } && status.State is not (MigrationState.Completed or MigrationState.PostCopy))
         {
             status = status.Clone();
             status.State = MigrationState.Completed;

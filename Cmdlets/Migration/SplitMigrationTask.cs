@@ -54,6 +54,7 @@ internal sealed class SplitMigrationTask
                 $"round {status.Round}: {Loader.Display.Bytes(remaining)} to go, {Loader.Display.Bytes(status.BytesPerSecond)}/s, "
                 + $"the guest writes {Loader.Display.Bytes(status.DirtyPagesPerSecond * 4096)}/s",
             MigrationState.SwitchOver => "switching over",
+            MigrationState.PostCopy => $"the VM runs on its new host; {Loader.Display.Bytes(remaining)} still come from the source",
             _ => status.State.ToString(),
         };
         var record = new ProgressRecord(FirstActivity, Activity, text);

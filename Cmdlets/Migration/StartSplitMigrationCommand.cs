@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using FCtrans.Client;
+using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
@@ -54,7 +55,20 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     [ValidateRange(0, long.MaxValue)]
     public long BandwidthLimitBytesPerSecond { get; set; }
 
-    /// <summary>Give up after this time. Default: never.</summary>
+    /// <summary>
+    /// Hybrid (default): memory that the guest writes faster than it can be sent is fetched from the source after the switch-over.
+    /// PreCopy: all is sent before. PostCopy: the switch-over comes at once, and all is fetched after it.
+    /// </summary>
+    [Parameter]
+    [ValidateSet(nameof(MigrationMode.Hybrid), nameof(MigrationMode.PreCopy), nameof(MigrationMode.PostCopy))]
+    public string Mode { get; set; } = nameof(MigrationMode.Hybrid);
+
+    /// <summary>Tls (default): guest memory is encrypted on its way and hosts prove who they are. None: only for a network that nobody else is on.</summary>
+    [Parameter]
+    [ValidateSet("Tls", "None")]
+    public string DataPlaneSecurity { get; set; } = "Tls";
+
+    /// <summary>PreCopy: give up after this time. Hybrid: switch over after it, however much is left. Default: never.</summary>
     [Parameter]
     public TimeSpan? Timeout { get; set; }
 
@@ -135,5 +149,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
         MaxRounds = MaxRounds,
         BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond,
         Timeout = Timeout,
+        Mode = Enum.Parse<MigrationMode>(Mode, ignoreCase: true),
+        Tls = !string.Equals(DataPlaneSecurity, "None", StringComparison.OrdinalIgnoreCase),
     };
 }

@@ -28,6 +28,9 @@ internal sealed class ControlChannel : IDisposable
 
     public long BytesSent => _connection.BytesSent;
 
+    /// <summary>Ours, as the main host sees it.</summary>
+    public System.Net.IPAddress LocalAddress => _connection.LocalAddress;
+
     /// <summary>Names pages that should stay on the main host.</summary>
     public void SendPinned(PageBitmap pages) => Sending(() =>
     {

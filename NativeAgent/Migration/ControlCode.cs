@@ -23,6 +23,12 @@ internal enum ControlCode : byte
     Abort = 5,
     Failed = 6,
 
-    /// <summary>To a sub-host: the split is over, its store may go.</summary>
+    /// <summary>
+    /// Before TableComplete: some pages stay at the source, which listens for the main host at this port; text: the port.
+    /// Located frames with the index after the last sub-host's name them.
+    /// </summary>
+    LeftAtSource = 8,
+
+    /// <summary>To a sub-host: the split is over, its store may go. To the source, which stays as a store: nothing is needed of it any more.</summary>
     End = 7,
 }

@@ -12,20 +12,20 @@ internal static class EndOfSplit
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(2);
 
     /// <summary>Best effort: a host that can't be reached is cleaned by the module, or by its operator.</summary>
-    public static void TryTell(WorkerSpec spec, Peer sub, WorkerCertificate certificate, long pages, string reason)
+    public static void TryTell(WorkerSpec spec, Peer sub, WorkerCertificate certificate, long pages, string reason, TimeSpan? patience = null)
     {
         try
         {
             var hello = new PeerHello(spec.SplitId, spec.Role, ConnectionPurpose.Control, pages);
             using var connection = PeerConnector.Connect(
-                IPAddress.Parse(sub.Address), (int)sub.Port, sub.Thumbprint, certificate, hello, Patience, spec.Tls, out _);
+                IPAddress.Parse(sub.Address), (int)sub.Port, sub.Thumbprint, certificate, hello, patience ?? Patience, spec.Tls, out _);
             connection.SendText(FrameType.Control, (byte)ControlCode.End, reason);
             // The sub-host ends the connection when it has understood; until then ours must stay open.
             connection.Read(out _, new byte[FrameHeader.MaxPayloadBytes]);
         }
         catch (IOException e)
         {
-            WorkerLog.Write($"sub-host {sub.Host} could not be told that the split is over: {e.Message}");
+            WorkerLog.Write($"{sub.Host} could not be told that the split is over: {e.Message}");
         }
     }
 }

@@ -1,3 +1,5 @@
+using System.Globalization;
+using System.Net;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
@@ -90,6 +92,14 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                 _tableComplete = true;
                 events.TableComplete();
                 break;
+            case ControlCode.LeftAtSource:
+                if (_tableComplete || !int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port) || port is < 1 or > 65535)
+                {
+                    throw new ProtocolException("The source's port for what it has left is none.");
+                }
+
+                events.LeftAtSource(connection.RemoteAddress, port);
+                break;
             case ControlCode.Commit:
                 events.Commit();
                 connection.SendText(FrameType.Control, (byte)ControlCode.Running, "");
@@ -142,6 +152,9 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
 /// <summary>What the control messages of a migration make happen. Called by the control connection's thread.</summary>
 internal interface IMigrationEvents
 {
+    /// <summary>Pages stay at the source, which listens there for the main host. Before the table is complete.</summary>
+    void LeftAtSource(IPAddress address, int port);
+
     void TableComplete();
 
     /// <summary>Returns, after the last piece, when QEMU has loaded all of it.</summary>

@@ -29,6 +29,7 @@ internal sealed class MigrationRounds : IDisposable
     private readonly PageBitmap _sent;
     private readonly PageBitmap _dirty;
     private readonly PageBitmap _unused;
+    private PageBitmap? _dirtyAndSent;
     private readonly long _pageCount;
     private readonly List<(PageRange Range, byte Place)> _located = [];
     private long _lastHarvest = Stopwatch.GetTimestamp();
@@ -84,8 +85,10 @@ internal sealed class MigrationRounds : IDisposable
     }
 
     /// <summary>Scans, sends all that is used and not sent, and waits until it has arrived. To be called after a harvest.</summary>
+    /// <param name="enough">Asked now and then: true ends the round before all is sent; null: never.</param>
+    /// <param name="cancel">Gives up.</param>
     /// <exception cref="MigrationException">A connection broke, or no host has room.</exception>
-    public void Send(CancellationToken cancel)
+    public void Send(CancellationToken cancel, Func<bool>? enough = null)
     {
         long began = Stopwatch.GetTimestamp();
         long bytesBefore = BytesSent();
@@ -94,17 +97,9 @@ internal sealed class MigrationRounds : IDisposable
         FailurePoint.Reach("source.scanned");
         long dirtyPages = _dirty.Count();
         ForgetUnused();
-        SendUsed(cancel);
+        SendUsed(cancel, enough);
         _dirty.Clear();
-        foreach (var sender in _senders)
-        {
-            sender.Barrier();
-        }
-
-        foreach (var sender in _senders)
-        {
-            sender.WaitBarrier(cancel);
-        }
+        Barriers(cancel);
 
         Locate(cancel);
         Round++;
@@ -136,11 +131,90 @@ internal sealed class MigrationRounds : IDisposable
         });
     }
 
+    /// <summary>Looks at what is unused, and counts what the next round would send. To be called after a harvest.</summary>
+    public long CountToSend()
+    {
+        _unusedPages.Refresh(_unused);
+        long count = 0;
+        for (long word = 0; word < _unused.WordCount; word++)
+        {
+            count += System.Numerics.BitOperations.PopCount(ToSend(word));
+        }
+
+        return count;
+    }
+
+    /// <summary>
+    /// After a harvest: what the guest has written leaves its hosts again, and counts as not sent. While the VM runs, so that little is
+    /// left to be taken back when it stands still for <see cref="Leave"/>.
+    /// </summary>
+    public void TakeBackDirty(CancellationToken cancel)
+    {
+        _dirtyAndSent ??= new PageBitmap(_pageCount);
+        _dirtyAndSent.CopyFrom(_dirty);
+        for (long from = 0; _dirtyAndSent.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            TakeBack(run);
+        }
+
+        _dirty.Clear();
+        Barriers(cancel);
+        Locate(cancel);
+    }
+
+    /// <summary>
+    /// With the VM stopped, after its harvest: all that is used and not where it belongs stays here. Afterwards no other host has any
+    /// copy of such a page, and the main host knows that they are at the source.
+    /// </summary>
+    /// <param name="sourceIndex">What the main host calls the source among the stores.</param>
+    /// <param name="cancel">Gives up.</param>
+    /// <returns>The pages; the caller's.</returns>
+    public PageBitmap Leave(int sourceIndex, CancellationToken cancel)
+    {
+        var figures = _unusedPages.Refresh(_unused);
+        ForgetUnused();
+        var left = new PageBitmap(_pageCount);
+        for (long word = 0; word < _unused.WordCount; word++)
+        {
+            left.Words(word, 1)[0] = ToSend(word);
+        }
+
+        // Also where a round ended early: a page may have an old copy elsewhere that is not called sent any more.
+        for (long from = 0; left.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            TakeBack(run);
+        }
+
+        _dirty.Clear();
+        Barriers(cancel);
+        Locate(cancel);
+        for (long from = 0; left.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            _control.SendLocated(run, sourceIndex);
+        }
+
+        _control.Barrier(cancel);
+        long count = left.Count();
+        _progress.Update(s =>
+        {
+            s.NeverTouchedPages = (ulong)figures.NeverTouched;
+            s.FreePages = (ulong)(figures.Free + figures.Ballooned);
+            s.UsedPages = (ulong)figures.Used;
+            s.UnusedPagesSkipped = (ulong)_unused.Count();
+            s.UnusedMethod = figures.Method;
+            s.UnusedReason = figures.Reason;
+            s.RemainingPages = (ulong)count;
+            s.LeftPagesAtSwitchOver = (ulong)count;
+        });
+        return left;
+    }
+
     public void Dispose()
     {
         _sent.Dispose();
         _dirty.Dispose();
         _unused.Dispose();
+        _dirtyAndSent?.Dispose();
     }
 
     private long BytesSent() => _senders.Sum(sender => sender.BytesSent);
@@ -152,46 +226,78 @@ internal sealed class MigrationRounds : IDisposable
     {
         for (long from = 0; _unused.NextRun(from, long.MaxValue, out var run); from = run.End)
         {
-            long page = run.First;
-            while (page < run.End)
-            {
-                byte place = _placement[page];
-                long end = page + 1;
-                while (end < run.End && _placement[end] == place)
-                {
-                    end++;
-                }
-
-                if (place != Placement.None)
-                {
-                    var gone = new PageRange(page, end - page);
-                    _sent.Fill(gone, false);
-                    for (long p = page; p < end; p++)
-                    {
-                        _placement.Forget(p);
-                    }
-
-                    SenderOf(place).Discard(gone);
-                    if (place != Placement.Main)
-                    {
-                        _located.Add((gone, Placement.None));
-                    }
-                }
-
-                page = end;
-            }
+            TakeBack(run);
         }
     }
 
-    private void SendUsed(CancellationToken cancel)
+    /// <summary>Wherever these pages were sent, they leave.</summary>
+    private void TakeBack(PageRange run)
+    {
+        long page = run.First;
+        while (page < run.End)
+        {
+            byte place = _placement[page];
+            long end = page + 1;
+            while (end < run.End && _placement[end] == place)
+            {
+                end++;
+            }
+
+            if (place != Placement.None)
+            {
+                var gone = new PageRange(page, end - page);
+                _sent.Fill(gone, false);
+                for (long p = page; p < end; p++)
+                {
+                    _placement.Forget(p);
+                }
+
+                SenderOf(place).Discard(gone);
+                if (place != Placement.Main)
+                {
+                    _located.Add((gone, Placement.None));
+                }
+            }
+
+            page = end;
+        }
+    }
+
+    /// <summary>Of 64 pages: used, and not sent or dirty.</summary>
+    private ulong ToSend(long word) => ~_unused.Word(word) & (~_sent.Word(word) | _dirty.Word(word)) & ValidBits(word);
+
+    private void Barriers(CancellationToken cancel)
+    {
+        foreach (var sender in _senders)
+        {
+            sender.Barrier();
+        }
+
+        foreach (var sender in _senders)
+        {
+            sender.WaitBarrier(cancel);
+        }
+    }
+
+    private void SendUsed(CancellationToken cancel, Func<bool>? enough)
     {
         for (long word = 0; word < _unused.WordCount; word++)
         {
-            // To be sent: used, and not sent or dirty.
-            ulong pages = ~_unused.Word(word) & (~_sent.Word(word) | _dirty.Word(word)) & ValidBits(word);
+            ulong pages = ToSend(word);
             if (pages == 0)
             {
                 continue;
+            }
+
+            if (enough is not null && enough())
+            {
+                // What was written after it had been sent, and is not sent again now, must not count as sent.
+                for (long from = word << 6; _dirty.NextRun(from, long.MaxValue, out var run); from = run.End)
+                {
+                    _sent.Fill(run, false);
+                }
+
+                break;
             }
 
             cancel.ThrowIfCancellationRequested();

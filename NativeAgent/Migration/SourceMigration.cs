@@ -1,9 +1,11 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Net;
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Hypervisor;
 using FCtrans.Agent.Introspection;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using FCtrans.Agent.Workers;
@@ -17,15 +19,9 @@ namespace FCtrans.Agent.Migration;
 /// </summary>
 internal sealed class SourceMigration : IDisposable
 {
-    private const int DefaultMaxRounds = 30;
-    private const double DefaultMaxDowntimeMilliseconds = 300;
-
-    // Of the downtime that the user allows, what sending the last pages may take; the rest is QEMU's device state, the round
-    // trips and the exact scan.
-    private const double LastRoundShare = 0.5;
-
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan s_patienceWhileStopped = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan s_reconnectPause = TimeSpan.FromMilliseconds(200);
 
     // More than one, since encryption at either end fills a core before the link is full; no more than there are cores to do it.
@@ -46,6 +42,8 @@ internal sealed class SourceMigration : IDisposable
     private PageBitmap? _kernelPages;
     private Placement? _placement;
     private ControlChannel? _control;
+    private SourceStore? _left;
+    private long _began;
 
     public SourceMigration(WorkerSpec spec, WorkerDirectory directory, MigrationProgress progress)
     {
@@ -77,6 +75,8 @@ internal sealed class SourceMigration : IDisposable
         _progress.Update(s =>
         {
             s.GuestPages = (ulong)_pageCount;
+            s.Mode = _spec.Mode;
+            s.Tls = _spec.Tls;
             s.PreparationSeconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
         });
     }
@@ -87,21 +87,35 @@ internal sealed class SourceMigration : IDisposable
     public void Move(CancellationToken cancel)
     {
         _progress.Begin();
+        _began = Stopwatch.GetTimestamp();
         _dirtyTracker = DirtyTracker.Start(_ram!, _spec.VmProcessId);
         _placement = new Placement(_pageCount, _kernelPages!, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
         using var rounds = new MigrationRounds(
             _pageCount, _dirtyTracker, _unusedPages!, _placement, [.. _senders], _control!, _progress);
 
         FailurePoint.Reach("source.pre-copy");
-        do
+        bool leave = _spec.Mode == MigrationMode.PostCopy;
+        var convergence = new Convergence(_spec, mayLeave: _spec.Mode != MigrationMode.PreCopy && _subs.Length < PageEntry.MaxSubs);
+        for (bool again = !leave; again;)
         {
-            rounds.Send(cancel);
+            rounds.Send(cancel, convergence.MayLeave ? LimitIsOver : null);
             CountTraffic();
+            long dirty = rounds.Harvest();
+            var next = convergence.After(rounds.Round, dirty, rounds.PagesPerSecond, LimitIsOver());
+            _progress.Update(s =>
+            {
+                s.RemainingPages = (ulong)dirty;
+                s.EstimatedSecondsLeft = convergence.EstimatedSecondsLeft;
+            });
+            again = next == NextStep.Round;
+            leave = next == NextStep.Leave;
         }
-        while (!Converged(rounds, rounds.Harvest()));
 
-        SwitchOver(rounds, cancel);
+        SwitchOver(rounds, leave, cancel);
     }
+
+    private bool LimitIsOver() => _spec.PreCopyLimitMilliseconds > 0
+        && Stopwatch.GetElapsedTime(_began).TotalMilliseconds > _spec.PreCopyLimitMilliseconds;
 
     /// <summary>After a failure or an abort before the commitment: the VM runs here as before, and the others are told.</summary>
     /// <param name="reason">For the main host's log and status.</param>
@@ -114,6 +128,9 @@ internal sealed class SourceMigration : IDisposable
         }
 
         _vm!.Resume();
+        _left?.Dispose();
+        _left = null;
+        SourceStore.Forget(_directory);
         if (_dirtyTracker is { } tracker)
         {
             tracker.Dispose();
@@ -130,6 +147,7 @@ internal sealed class SourceMigration : IDisposable
     /// <summary>After the commitment: asks the main host to run the VM until it says that it does, then ends the source's QEMU.</summary>
     public void FinishCommitted(CancellationToken stop)
     {
+        ServeLeft();
         while (true)
         {
             try
@@ -161,6 +179,7 @@ internal sealed class SourceMigration : IDisposable
         });
         _progress.StopClock();
         CountTraffic();
+        WaitLeftTaken(runningAt, stop);
         // Whoever is told that it has completed finds nothing of the VM here any more.
         RemoveVm();
         _progress.End(MigrationState.Completed, "");
@@ -174,6 +193,7 @@ internal sealed class SourceMigration : IDisposable
         }
 
         _control?.Dispose();
+        _left?.Dispose();
         _dirtyTracker?.Dispose();
         _placement?.Dispose();
         _kernelPages?.Dispose();
@@ -211,21 +231,32 @@ internal sealed class SourceMigration : IDisposable
         _unusedPages.KernelPages(_kernelPages, unused);
     }
 
-    private bool Converged(MigrationRounds rounds, long dirtyPages)
+    /// <param name="leave">Not all is sent before: what is left stays here, and the main host fetches it.</param>
+    private void SwitchOver(MigrationRounds rounds, bool leave, CancellationToken cancel)
     {
-        double allowed = _spec.MaxDowntimeMilliseconds > 0 ? _spec.MaxDowntimeMilliseconds : DefaultMaxDowntimeMilliseconds;
-        int maxRounds = _spec.MaxRounds > 0 ? _spec.MaxRounds : DefaultMaxRounds;
-        double lastRoundMilliseconds = rounds.PagesPerSecond > 0 ? dirtyPages / rounds.PagesPerSecond * 1000 : double.MaxValue;
-        _progress.Update(s => s.RemainingPages = (ulong)dirtyPages);
-        return dirtyPages == 0 || lastRoundMilliseconds < allowed * LastRoundShare || rounds.Round >= maxRounds;
-    }
+        // A VM that stands still does not wait long for a link: it had better run on here.
+        foreach (var sender in _senders)
+        {
+            sender.Patience = s_patienceWhileStopped;
+        }
 
-    private void SwitchOver(MigrationRounds rounds, CancellationToken cancel)
-    {
+        if (leave)
+        {
+            rounds.TakeBackDirty(cancel);
+        }
+
         _progress.Update(s => s.State = MigrationState.SwitchOver);
         _vm!.StopForSwitchOver(piece => _control!.SendDeviceState(piece, last: false), cancel);
         rounds.Harvest();
-        rounds.Send(cancel);
+        if (leave && rounds.CountToSend() is > 0 and var pages && !FitsDowntime(pages, rounds.PagesPerSecond))
+        {
+            LeaveRest(rounds, cancel);
+        }
+        else
+        {
+            rounds.Send(cancel);
+        }
+
         FailurePoint.Reach("source.last-round");
         _control!.Send(ControlCode.TableComplete);
         long bytes = _vm.FinishDeviceState(cancel);
@@ -240,6 +271,62 @@ internal sealed class SourceMigration : IDisposable
         _progress.Update(s => s.CommitSent = true);
         FailurePoint.Reach("source.committed");
         FinishCommitted(CancellationToken.None);
+    }
+
+    private bool FitsDowntime(long pages, double pagesPerSecond) =>
+        pagesPerSecond > 0 && pages / pagesPerSecond * 1000 < Convergence.AllowedMilliseconds(_spec);
+
+    private void LeaveRest(MigrationRounds rounds, CancellationToken cancel)
+    {
+        var left = rounds.Leave(_subs.Length, cancel);
+        _left = SourceStore.Open(_spec, _directory, _certificate, _control!.LocalAddress, _ram!, left);
+        _control.Send(ControlCode.LeftAtSource, _left.Port.ToString(CultureInfo.InvariantCulture));
+        FailurePoint.Reach("source.left");
+    }
+
+    /// <summary>After the commitment: what was left here must be had, whoever asks first.</summary>
+    private void ServeLeft()
+    {
+        if (_left is null && SourceStore.WasOpen(_directory))
+        {
+            OpenVm();
+            _left = SourceStore.Reopen(_spec, _directory, _certificate, _ram!);
+        }
+
+        if (_left is { } left)
+        {
+            left.Pages.MayBeGivenUp = true;
+        }
+    }
+
+    private void WaitLeftTaken(long runningAt, CancellationToken stop)
+    {
+        if (_left is not { } left)
+        {
+            return;
+        }
+
+        _progress.Update(s =>
+        {
+            s.State = MigrationState.PostCopy;
+            s.LeftPagesAtSwitchOver = Math.Max(s.LeftPagesAtSwitchOver, (ulong)left.Pages.AtSwitchOver);
+        });
+        FailurePoint.Reach("source.post-copy");
+        left.WaitTaken(
+            () => _progress.Update(s =>
+            {
+                double seconds = Stopwatch.GetElapsedTime(runningAt).TotalSeconds;
+                s.RemainingPages = (ulong)left.Pages.Count;
+                s.PostCopySeconds = seconds;
+                double pagesPerSecond = (left.Pages.AtSwitchOver - left.Pages.Count) / seconds;
+                s.EstimatedSecondsLeft = pagesPerSecond > 0 ? left.Pages.Count / pagesPerSecond : -1;
+            }),
+            stop);
+        _progress.Update(s =>
+        {
+            s.RemainingPages = 0;
+            s.PostCopySeconds = Stopwatch.GetElapsedTime(runningAt).TotalSeconds;
+        });
     }
 
     private void RemoveVm()
@@ -284,6 +371,7 @@ internal sealed class SourceMigration : IDisposable
     private void CountTraffic() => _progress.Update(s =>
     {
         s.Traffic.Clear();
+        s.Reconnects = (uint)_senders.Sum(sender => sender.Reconnects);
         for (int i = 0; i < _senders.Count; i++)
         {
             s.Traffic.Add(new HostTraffic

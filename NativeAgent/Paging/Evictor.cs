@@ -176,7 +176,7 @@ internal sealed class Evictor : IDisposable
                 case PageState.Resident:
                     int sub = entry.Sub >= 0 ? entry.Sub : Choose();
                     noRoom |= sub < 0;
-                    if (sub < 0 || !_core.Stores[sub].Bulk.IsConnected || !_batch.TryAddDirty(page, entry, sub))
+                    if (sub < 0 || !_core.Stores[sub].TakesPages || !_core.Stores[sub].Bulk.IsConnected || !_batch.TryAddDirty(page, entry, sub))
                     {
                         _core.Queue.Push(page);
                     }
@@ -219,7 +219,7 @@ internal sealed class Evictor : IDisposable
     private bool HasRoom(int sub)
     {
         var store = _core.Stores[sub];
-        return _core.FateOf(sub) == StoreFate.Serves && store.Bulk.IsConnected && !store.Bulk.IsFull && _core.Table.CopiesAt(sub) < store.LimitPages;
+        return store.TakesPages && _core.FateOf(sub) == StoreFate.Serves && store.Bulk.IsConnected && !store.Bulk.IsFull && _core.Table.CopiesAt(sub) < store.LimitPages;
     }
 
     /// <summary>
@@ -256,7 +256,7 @@ internal sealed class Evictor : IDisposable
     {
         foreach (var store in _core.Stores)
         {
-            if (_core.FateOf(store.Index) != StoreFate.Gone && !store.Bulk.IsConnected)
+            if (store.TakesPages && _core.FateOf(store.Index) != StoreFate.Gone && !store.Bulk.IsConnected)
             {
                 return store.Problem;
             }

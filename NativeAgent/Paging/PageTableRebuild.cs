@@ -31,9 +31,9 @@ internal static class PageTableRebuild
         }
 
         long conflicts = 0;
-        foreach (var store in stores.Where(s => !gone.Contains(s.Index)))
+        foreach (var store in stores.Where(s => !gone.Contains(s.Index)).OrderBy(s => s.Options.IsSource))
         {
-            store.Bulk.List(range => conflicts += Claim(table, range, store.Index), cancellation);
+            store.Bulk.List(range => conflicts += Claim(table, range, store), cancellation);
         }
 
         return conflicts;
@@ -62,8 +62,13 @@ internal static class PageTableRebuild
         }
     }
 
-    private static long Claim(PageTable table, PageRange range, int sub)
+    /// <summary>
+    /// A sub-host's copy is newer than the source's: at the switch-over no sub-host had what was left at the source, and it gets such
+    /// a page only from here.
+    /// </summary>
+    private static long Claim(PageTable table, PageRange range, RemoteStore store)
     {
+        int sub = store.Index;
         long conflicts = 0;
         for (long page = range.First; page < range.End;)
         {
@@ -78,6 +83,11 @@ internal static class PageTableRebuild
             page = end;
             if (entry.Sub >= 0 && entry.Sub != sub && entry.State == PageState.Remote)
             {
+                if (store.Options.IsSource)
+                {
+                    continue;
+                }
+
                 table.Set(run, new(PageState.Lost, entry.Sub));
                 conflicts += run.Count;
             }

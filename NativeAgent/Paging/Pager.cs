@@ -16,6 +16,7 @@ internal sealed class Pager : IDisposable
     private readonly PagingCore _core;
     private readonly FaultThread _faults;
     private readonly Evictor _evictor;
+    private SourceDrain? _drain;
 
     /// <exception cref="ArgumentException">The options contradict each other.</exception>
     public Pager(PagerOptions options)
@@ -112,12 +113,19 @@ internal sealed class Pager : IDisposable
         _evictor.Start();
     }
 
+    /// <summary>Begins to fetch by the way what a switch-over left at the source. After <see cref="Start"/>, once the VM runs here for good.</summary>
+    /// <param name="source">One of the stores.</param>
+    /// <param name="emptied">Called on another thread when nothing is there any more.</param>
+    public void DrainSource(RemoteStore source, Action emptied) => _drain = new SourceDrain(_core, source, emptied);
+
     /// <summary>
     /// Answers no more faults and evicts no more. Pages asked for may still arrive until the stores are disposed. To go on, dispose the
     /// stores and this, then <see cref="Resume"/> with a new table.
     /// </summary>
     public void Stop()
     {
+        _drain?.Dispose();
+        _drain = null;
         _faults.Stop();
         _evictor.Stop();
     }

@@ -9,6 +9,7 @@ namespace FCtrans.Agent.Paging;
 internal sealed class RemoteStore : IDisposable, IPageArrivals
 {
     private volatile IPageArrivals? _arrivals;
+    private volatile bool _retired;
 
     public RemoteStore(RemoteStoreOptions options)
     {
@@ -39,8 +40,11 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
 
     public bool IsConnected => Demand.IsConnected && Bulk.IsConnected;
 
-    /// <summary>Why it is away; null when it is not.</summary>
-    public string? Problem => IsConnected ? null : (Demand.IsConnected ? Bulk.Error : Demand.Error) ?? "Not connected yet.";
+    /// <summary>Whether pages may be put there.</summary>
+    public bool TakesPages => !Options.IsSource;
+
+    /// <summary>Why it is away; null when it is not, or nobody needs it any more.</summary>
+    public string? Problem => IsConnected || _retired ? null : (Demand.IsConnected ? Bulk.Error : Demand.Error) ?? "Not connected yet.";
 
     public long BytesSent => Demand.BytesSent + Prefetch.BytesSent + Evacuation.BytesSent + Bulk.BytesSent;
 
@@ -58,6 +62,13 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
 
     /// <summary>Says who takes the answers; before the first page is asked for.</summary>
     public void Attach(IPageArrivals arrivals) => _arrivals = arrivals;
+
+    /// <summary>It has nothing any more and never will: not asked again.</summary>
+    public void Retire()
+    {
+        _retired = true;
+        Dispose();
+    }
 
     public void Dispose()
     {

@@ -24,6 +24,9 @@ internal sealed record RemoteStoreOptions
 
     public required string SplitId { get; init; }
 
+    /// <summary>It is the VM's source, which only gives what was left there at the switch-over, and takes nothing.</summary>
+    public bool IsSource { get; init; }
+
     /// <summary>Pages of the VM.</summary>
     public required long Pages { get; init; }
 

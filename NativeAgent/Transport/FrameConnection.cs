@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Net;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
 using System.Security.Authentication;
@@ -53,6 +54,12 @@ internal sealed class FrameConnection : IDisposable
     public long VmPages { get; private set; }
 
     public ConnectionPurpose Purpose { get; private set; }
+
+    /// <summary>The peer's address on this connection.</summary>
+    public IPAddress RemoteAddress => ((IPEndPoint)_socket.RemoteEndPoint!).Address;
+
+    /// <summary>Our own address on this connection.</summary>
+    public IPAddress LocalAddress => ((IPEndPoint)_socket.LocalEndPoint!).Address;
 
     /// <summary>Bytes of frames handed to the stream so far, before TLS. Any thread may read it.</summary>
     public long BytesSent => Interlocked.Read(ref _bytesSent);

@@ -114,6 +114,8 @@ internal static class FrameReader
         (ConnectionPurpose.Bulk, false) => type is FrameType.BarrierDone or FrameType.Held or FrameType.ListDone,
         (ConnectionPurpose.Demand, true) => type is FrameType.Get,
         (ConnectionPurpose.Demand, false) => type is FrameType.GetDone,
+        (ConnectionPurpose.Drain, true) => type is FrameType.Get or FrameType.Discard or FrameType.Barrier,
+        (ConnectionPurpose.Drain, false) => type is FrameType.GetDone or FrameType.BarrierDone,
         (ConnectionPurpose.Control, true) => type is FrameType.Pinned or FrameType.Located or FrameType.Discard or FrameType.DeviceState
             or FrameType.Control or FrameType.Barrier,
         (ConnectionPurpose.Control, false) => type is FrameType.BarrierDone or FrameType.Control,

@@ -36,4 +36,7 @@ internal enum ConnectionPurpose : byte
 
     /// <summary>The source's word to the main host.</summary>
     Control = 3,
+
+    /// <summary>The main host fetches what a switch-over left at the source, beside what faults ask for.</summary>
+    Drain = 4,
 }

@@ -350,6 +350,8 @@ internal sealed class PeerListener : IDisposable
         bool allowed = (_options.Role, hello.Role, hello.Purpose) is
             (WorkerRole.Main, WorkerRole.Source, ConnectionPurpose.Bulk or ConnectionPurpose.Control)
             or (WorkerRole.Sub, WorkerRole.Source, ConnectionPurpose.Bulk or ConnectionPurpose.Control)
+            or (WorkerRole.Source, WorkerRole.Main,
+                ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Drain or ConnectionPurpose.Control)
             or (WorkerRole.Sub, WorkerRole.Main, ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Control);
         return allowed ? null : $"A {_options.Role} takes no {hello.Purpose} connection from a {hello.Role}.";
     }

@@ -23,6 +23,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private const string EndedMessage = "The VM has ended.";
 
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_sourcePatience = TimeSpan.FromMinutes(2);
     private static readonly TimeSpan s_exitPoll = TimeSpan.FromMilliseconds(100);
 
     private readonly WorkerSpec _spec;
@@ -41,6 +42,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private Pager? _pager;
     private MainReclaim? _reclaim;
     private RemoteStore[] _stores = [];
+    private RemoteStore? _sourceStore;
+    private Task _sourceTold = Task.CompletedTask;
     private MigrationReceiver? _receiver;
     private volatile string? _givenUpBecause;
     private volatile string _state = "receiving";
@@ -120,6 +123,11 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         paging.Restarts = (ulong)_restarts;
         paging.ReclaimedPages = (ulong)(_reclaim?.FreedPages ?? 0);
         paging.SubHosts.AddRange(_subs.Select(sub => sub.Host));
+        if (_sourceStore is { } source && paging.RemotePages.Count > _subs.Length)
+        {
+            paging.SubHosts.Add(source.Options.Host);
+        }
+
         return new WorkerStatus
         {
             Role = WorkerRole.Main,
@@ -173,13 +181,21 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
     }
 
+    public void LeftAtSource(IPAddress address, int port)
+    {
+        var at = new IPEndPoint(address, port);
+        _directory.Mark(Markers.SourceStore, at.ToString());
+        AddSourceStore(at);
+    }
+
     public void TableComplete()
     {
         FailurePoint.Reach("main.table-complete");
         // For a worker that is started again: only the source has looked into the guest.
         PageRunFile.Write(_directory.File(PinnedFile), _pinned!);
         // Loading the device state may read guest RAM, so its faults must be served before that.
-        _pager!.Start();
+        _pager = new Pager(PagerOptions());
+        _pager.Start();
     }
 
     public void DeviceState(ReadOnlySpan<byte> piece, bool last)
@@ -281,7 +297,6 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _userfaultfd = _vm.OpenUserfaultfd();
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = new PageBitmap(_vm.Ram.PageCount);
-        _pager = new Pager(PagerOptions());
         _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, this);
         _vm.ExpectDeviceState();
     }
@@ -297,6 +312,12 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         // No time limit: a sub-host that is away has pages that must not be taken for unused, so the VM waits for it.
         StartStores();
+        if (_directory.Read(Markers.SourceStore) is { } at)
+        {
+            AddSourceStore(IPEndPoint.Parse(at));
+        }
+
+        TellSourceAgain();
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = PageRunFile.Read(_directory.File(PinnedFile), _vm.Ram.PageCount);
         _userfaultfd = _vm.AdoptUserfaultfd();
@@ -313,6 +334,10 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             // Killed between the marker and the word to QEMU.
             RunVm();
         }
+        else if (_directory.Has(Markers.Running))
+        {
+            DrainSource();
+        }
 
         _state = _directory.Has(Markers.Running) ? "paging" : "prepared";
         if (_state == "paging")
@@ -325,7 +350,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     private void StartReclaim()
     {
-        if (_spec.TrackUnused)
+        // While pages are still at the source, they come first: only then it looks at which of them the guest has freed.
+        if (_spec.TrackUnused && !_directory.Has(Markers.SourceStore))
         {
             _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId);
         }
@@ -340,7 +366,67 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         _directory.Mark(Markers.Ran);
         _state = "paging";
+        DrainSource();
         StartReclaim();
+    }
+
+    private void AddSourceStore(IPEndPoint at)
+    {
+        var source = _spec.Peers.Single(peer => peer.Role == WorkerRole.Source);
+        _sourceStore = new RemoteStore(new RemoteStoreOptions
+        {
+            Index = _subs.Length,
+            Host = source.Host,
+            Address = at.Address,
+            Port = at.Port,
+            Thumbprint = source.Thumbprint,
+            Certificate = _spec.Tls ? _certificate : null,
+            SplitId = _spec.SplitId,
+            Pages = PageCount,
+            IsSource = true,
+        });
+        _stores = [.. _stores, _sourceStore];
+        _sourceStore.Start();
+    }
+
+    /// <summary>Once the VM runs here for good, what was left at the source comes too, and the source may end.</summary>
+    private void DrainSource()
+    {
+        if (_sourceStore is not { } source)
+        {
+            return;
+        }
+
+        _pager!.DrainSource(source, () =>
+        {
+            FailurePoint.Reach("main.drain.emptied");
+            // First of all: a restarted worker must not wait for a source that has ended.
+            _directory.Rename(Markers.SourceStore, Markers.SourceEmptied);
+            source.Retire();
+            WorkerLog.Write("nothing is at the source any more");
+            TellSourceAgain();
+            if (_state == "paging")
+            {
+                StartReclaim();
+            }
+        });
+    }
+
+    /// <summary>Tells the source that nothing of it is needed, until it has heard it, as long as it may be there.</summary>
+    private void TellSourceAgain()
+    {
+        if (_directory.Read(Markers.SourceEmptied) is { } at)
+        {
+            _sourceTold = Task.Run(() => TellSource(IPEndPoint.Parse(at), s_sourcePatience, "all that was left there has come"));
+        }
+    }
+
+    private void TellSource(IPEndPoint at, TimeSpan patience, string reason)
+    {
+        var source = _spec.Peers.Single(peer => peer.Role == WorkerRole.Source).Clone();
+        source.Address = at.Address.ToString();
+        source.Port = (uint)at.Port;
+        EndOfSplit.TryTell(_spec, source, _certificate, PageCount, reason, patience);
     }
 
     private PagerOptions PagerOptions() => new()
@@ -439,6 +525,12 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _reclaim?.Dispose();
         _pager?.Stop();
         _vm?.Kill();
+        if (_directory.Has(Markers.Running) && _directory.Read(Markers.SourceStore) is { } at)
+        {
+            TellSource(IPEndPoint.Parse(at), EndOfSplit.Patience, reason);
+        }
+
+        _sourceTold.Wait(EndOfSplit.Patience);
         foreach (var sub in _subs)
         {
             EndOfSplit.TryTell(_spec, sub, _certificate, PageCount, reason);

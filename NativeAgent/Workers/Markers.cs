@@ -24,6 +24,18 @@ internal static class Markers
     /// <summary>Main: the VM runs here, or is about to.</summary>
     public const string Running = "running";
 
+    /// <summary>Source: its port for what a switch-over left here. The pages themselves are in the file left-pages.</summary>
+    public const string LeftPort = "left-port";
+
+    /// <summary>Source: the main host has taken all that was left.</summary>
+    public const string LeftTaken = "left-taken";
+
+    /// <summary>Main: pages lie at the source; content: the address and port where it listens.</summary>
+    public const string SourceStore = "source-store";
+
+    /// <summary>Main: nothing is at the source any more, which may not know that yet; content as of <see cref="SourceStore"/>.</summary>
+    public const string SourceEmptied = "source-emptied";
+
     /// <summary>Main: the process id of the destination's QEMU.</summary>
     public const string QemuPid = "qemu.pid";
 

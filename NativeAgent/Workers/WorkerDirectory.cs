@@ -131,6 +131,9 @@ internal sealed class WorkerDirectory
     /// <summary>Says for good that a step was taken (<see cref="Markers"/>); a restarted worker sees it.</summary>
     public void Mark(string marker, string content = "") => WriteWhole(marker, Encoding.UTF8.GetBytes(content));
 
+    /// <summary>One marker becomes another, in one step.</summary>
+    public void Rename(string marker, string other) => System.IO.File.Move(File(marker), File(other), overwrite: true);
+
     public bool Has(string marker) => System.IO.File.Exists(File(marker));
 
     /// <summary>What was written with the marker; null when it is not there.</summary>

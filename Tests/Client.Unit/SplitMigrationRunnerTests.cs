@@ -161,7 +161,7 @@ public sealed class SplitMigrationRunnerTests : IAsyncLifetime
     {
         Source.Play(MigrationState.PreCopy);
         FCtransException e = await Assert.ThrowsAsync<FCtransException>(
-            () => RunAsync(Request() with { Timeout = TimeSpan.FromMilliseconds(300) }));
+            () => RunAsync(Request() with { Timeout = TimeSpan.FromMilliseconds(300), Mode = MigrationMode.PreCopy }));
         Assert.Equal("MigrationTimeout", e.ErrorId);
         Assert.All(_hosts, h => Assert.Empty(h.Workers));
     }

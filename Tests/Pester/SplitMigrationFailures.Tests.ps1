@@ -105,10 +105,12 @@ Describe 'A migration whose worker is killed at the commitment' -Tag 'Vm' {
         Remove-ConnectedLab
     }
 
-    It 'ends with the VM running on the main host: <Worker> at <Point>' -ForEach @(
-        @{ Worker = 'source'; Point = 'source.committed' }
-        @{ Worker = 'main'; Point = 'main.committed' }
-        @{ Worker = 'main'; Point = 'main.running' }
+    It 'ends with the VM running on the main host: <Worker> at <Point>, <Mode>' -ForEach @(
+        @{ Worker = 'source'; Point = 'source.committed'; Mode = 'Hybrid' }
+        @{ Worker = 'main'; Point = 'main.committed'; Mode = 'PostCopy' }
+        @{ Worker = 'main'; Point = 'main.running'; Mode = 'PreCopy' }
+        @{ Worker = 'main'; Point = 'main.drain.releasing'; Mode = 'PostCopy' }
+        @{ Worker = 'source'; Point = 'source.giving-up'; Mode = 'PostCopy' }
     ) {
         $setup = New-ConnectedLab source, main, sub1
         try {
@@ -117,7 +119,7 @@ Describe 'A migration whose worker is killed at the commitment' -Tag 'Vm' {
             $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
             Set-FailurePoint $setup.Host[$Worker] "$Point=kill"
             $result = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
-                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB
+                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode $Mode
             $result.State | Should -Be 'Completed'
             [IO.File]::Exists($setup.Host[$Worker].PathOf("/run/fctrans/$Point.reached")) | Should -BeTrue
             Get-KvmVm -KvmHost $setup.Connection.source | Should -BeNullOrEmpty

@@ -9,7 +9,7 @@ namespace FCtrans.Bench.Migrations;
 /// Split migrations beside stock QEMU's own of the very same guest, alternating: in each run the guest goes by one stream, then by
 /// multifd, then split. Time counts from the start of the transfer to the VM running at the destination, whose QEMU runs already.
 /// <para>
-/// Arguments: <c>short</c> (small guests, one run), <c>runs=N</c>, <c>qemu=7.2</c>, and names of scenarios (freed, idle, busy, full,
+/// Arguments: <c>short</c> (small guests, one run), <c>runs=N</c>, <c>qemu=7.2</c>, and names of scenarios (freed, idle, busy, slowdown, full,
 /// shaped, huge); without names all run.
 /// </para>
 /// </summary>
@@ -23,7 +23,7 @@ internal static class MigrationBenchmark
         var options = Options.Parse(arguments);
         using var hosts = new BenchHosts("a", "b", "sub1", "sub2");
         foreach (var (name, scenario) in (ReadOnlySpan<(string, Action<BenchReport, BenchHosts, Options>)>)
-            [("freed", Freed), ("idle", Idle), ("busy", Busy), ("full", Full), ("shaped", Shaped), ("huge", Huge)])
+            [("freed", Freed), ("idle", Idle), ("busy", Busy), ("slowdown", Slowdown), ("full", Full), ("shaped", Shaped), ("huge", Huge)])
         {
             if (options.Wants(name))
             {
@@ -54,21 +54,19 @@ internal static class MigrationBenchmark
         const int limitMilliseconds = 100;
         var stock = new List<MigrationSample>();
         var split = new List<MigrationSample>();
-        var stockSlow = new List<double>();
-        var splitSlow = new List<double>();
+        var left = new List<double>();
+        var taken = new List<double>();
         options.Times(() =>
         {
             LabGuest guest = Start(hosts, options);
             guest.Invoke("fill 256");
             guest.Invoke("run rate=100000 threads=1");
-            var work = new GuestWork(guest);
-            double before = Undisturbed(work);
-            stock.Add(StockMigration.Run(guest, hosts["b"], 1, downtimeMilliseconds: limitMilliseconds, giveUpAfter: options.Patience, work: work));
-            stockSlow.Add(Lost(before, work.PerSecond));
-            before = Undisturbed(work);
-            split.Add(SplitRun.Run(
-                hosts, guest, "a", s_subs, options.MainMemory, work, r => r with { MaxDowntime = TimeSpan.FromMilliseconds(limitMilliseconds) }).Sample);
-            splitSlow.Add(Lost(before, work.PerSecond));
+            stock.Add(StockMigration.Run(guest, hosts["b"], 1, downtimeMilliseconds: limitMilliseconds, giveUpAfter: options.Patience));
+            var (sample, outcome) = SplitRun.Run(
+                hosts, guest, "a", s_subs, options.MainMemory, change: r => r with { MaxDowntime = TimeSpan.FromMilliseconds(limitMilliseconds) });
+            split.Add(sample);
+            left.Add(outcome.Migration.LeftPagesAtSwitchOver * 4096.0 / (1 << 20));
+            taken.Add(outcome.Migration.PostCopySeconds);
             Check(guest);
             guest.Stop();
             return 0;
@@ -78,8 +76,34 @@ internal static class MigrationBenchmark
         report.Add("busy guest: split, total", "s", [.. split.Select(s => s.Seconds)], Comparison.AtMost, Median(stock.Select(s => s.Seconds)));
         report.Add("busy guest: split, downtime", "ms", [.. split.Select(s => s.DowntimeMilliseconds)], Comparison.AtMost,
             Math.Min(100, Median(stock.Select(s => s.DowntimeMilliseconds))));
-        report.Add("busy guest: stock QEMU, work that the guest lost", "%", [.. stockSlow]);
-        report.Add("busy guest: split, work that the guest lost", "%", [.. splitSlow], Comparison.AtMost, Math.Max(1, Median(stockSlow) / 2));
+        report.Add("busy guest: split, left at the source", "MiB", left);
+        report.Add("busy guest: split, until the source was empty", "s", taken);
+    }
+
+    /// <summary>What pre-copy costs the guest, both at the same rate, measured inside it.</summary>
+    private static void Slowdown(BenchReport report, BenchHosts hosts, Options options)
+    {
+        const long bytesPerSecond = 40_000_000;
+        var stockLost = new List<double>();
+        var splitLost = new List<double>();
+        options.Times(() =>
+        {
+            LabGuest guest = Start(hosts, options);
+            guest.Invoke("fill 384");
+            guest.Invoke("run rate=8 threads=1");
+            var work = new GuestWork(guest);
+            double before = Undisturbed(work);
+            StockMigration.Run(guest, hosts["b"], 1, giveUpAfter: options.Patience, work: work, bytesPerSecond: bytesPerSecond);
+            stockLost.Add(Lost(before, work.PerSecond));
+            before = Undisturbed(work);
+            SplitRun.Run(hosts, guest, "a", s_subs, options.MainMemory, work, r => r with { BandwidthLimitBytesPerSecond = (ulong)bytesPerSecond });
+            splitLost.Add(Lost(before, work.PerSecond));
+            Check(guest);
+            guest.Stop();
+            return 0;
+        });
+        report.Add("pre-copy at 40 MB/s: stock QEMU, work that the guest lost", "%", stockLost);
+        report.Add("pre-copy at 40 MB/s: split, work that the guest lost", "%", splitLost, Comparison.AtMost, Math.Max(1, Median(stockLost) / 2));
     }
 
     /// <summary>A guest that uses all its memory: bytes of guest memory a second, with TLS on both sides and on neither.</summary>
@@ -164,14 +188,10 @@ internal static class MigrationBenchmark
 
     private static Triple Beside(BenchHosts hosts, Options options, Action<LabGuest> prepare)
     {
-        LabGuest guest = Start(hosts, options);
-        prepare(guest);
-        var one = StockMigration.Run(guest, hosts["b"], 1);
-        var multifd = StockMigration.Run(guest, hosts["a"], StockStreams);
-        var (split, outcome) = SplitRun.Run(hosts, guest, "b", s_subs, options.MainMemory);
-        guest.Invoke("verify");
-        Check(guest);
-        guest.Stop();
+        // Each way takes a guest of its own, in the same state: one that has been moved before is another.
+        var one = Fresh(hosts, options, prepare, guest => StockMigration.Run(guest, hosts["b"], 1));
+        var multifd = Fresh(hosts, options, prepare, guest => StockMigration.Run(guest, hosts["b"], StockStreams));
+        var (split, outcome) = Fresh(hosts, options, prepare, guest => SplitRun.Run(hosts, guest, "b", s_subs, options.MainMemory));
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture, $"   {one.Seconds:0.000} s, multifd {multifd.Seconds:0.000} s, split {split.Seconds:0.000} s ({split.DowntimeMilliseconds:0} ms down, {split.BytesSent / 1e6:0} MB)"));
         foreach (RoundStatus round in outcome.Migration.Rounds)
@@ -181,6 +201,17 @@ internal static class MigrationBenchmark
         }
 
         return new Triple(one, multifd, split);
+    }
+
+    private static T Fresh<T>(BenchHosts hosts, Options options, Action<LabGuest> prepare, Func<LabGuest, T> move)
+    {
+        LabGuest guest = Start(hosts, options);
+        prepare(guest);
+        T result = move(guest);
+        guest.Invoke("verify");
+        Check(guest);
+        guest.Stop();
+        return result;
     }
 
     private static void Tell(BenchReport report, string name, IReadOnlyList<Triple> runs, double timesOfOneStream, double timesOfMultifd)
@@ -206,7 +237,6 @@ internal static class MigrationBenchmark
     private static double Undisturbed(GuestWork work)
     {
         work.Begin();
-        Thread.Sleep(2000);
         work.End();
         return work.PerSecond;
     }

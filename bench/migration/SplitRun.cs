@@ -1,5 +1,4 @@
 using FCtrans.Client;
-using FCtrans.Contracts;
 using FCtrans.Lab;
 
 namespace FCtrans.Bench.Migrations;
@@ -25,24 +24,10 @@ internal static class SplitRun
         request = change?.Invoke(request) ?? request;
         var plan = SplitMigrationPlan.MakeAsync(request, CancellationToken.None).GetAwaiter().GetResult();
         BenchHosts.Warm(hosts[main], guest.MemoryBytes);
-        bool began = false;
-        bool ended = false;
-        var runner = new SplitMigrationRunner(plan, progress =>
-        {
-            var state = progress.Status?.State ?? MigrationState.Unspecified;
-            if (!began && state == MigrationState.PreCopy)
-            {
-                began = true;
-                work?.Begin();
-            }
-
-            if (began && !ended && state is not (MigrationState.PreCopy or MigrationState.Unspecified))
-            {
-                ended = true;
-                work?.End();
-            }
-        });
+        work?.Begin();
+        var runner = new SplitMigrationRunner(plan, _ => { });
         var outcome = runner.RunAsync(CancellationToken.None).GetAwaiter().GetResult();
+        work?.End();
         LabHost from = guest.Host;
         guest.MoveTo(hosts[main]);
         from.Exec($"rm -rf {guest.RunDirectory}");

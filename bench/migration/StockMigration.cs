@@ -24,7 +24,7 @@ internal static class StockMigration
     /// <param name="giveUpAfter">Where it may not converge: then the VM is stopped and the rest sent; null: waits for ever.</param>
     public static MigrationSample Run(
         LabGuest guest, LabHost to, int streams, bool tls = false, int downtimeMilliseconds = 300, TimeSpan? giveUpAfter = null,
-        GuestWork? work = null)
+        GuestWork? work = null, long bytesPerSecond = 1L << 40)
     {
         LabHost from = guest.Host;
         int sourcePid = guest.QemuProcessId;
@@ -32,8 +32,8 @@ internal static class StockMigration
         using var source = QemuMonitor.Connect(from.PathOf(guest.MonitorPath), TimeSpan.FromSeconds(10));
         using var destination = QemuMonitor.Connect(to.PathOf(guest.MonitorPath), TimeSpan.FromSeconds(10));
         source.CommandTimeout = destination.CommandTimeout = TimeSpan.FromMinutes(2);
-        Prepare(source, streams, tls ? "client" : null, downtimeMilliseconds, from);
-        Prepare(destination, streams, tls ? "server" : null, downtimeMilliseconds, to);
+        Prepare(source, streams, tls ? "client" : null, downtimeMilliseconds, bytesPerSecond);
+        Prepare(destination, streams, tls ? "server" : null, downtimeMilliseconds, bytesPerSecond);
         destination.MigrateIncoming($"tcp:{to.Address}:{Port}");
         BenchHosts.Warm(to, guest.MemoryBytes);
         work?.Begin();
@@ -51,7 +51,6 @@ internal static class StockMigration
             if (!stopped && Stopwatch.GetElapsedTime(began) > giveUpAfter)
             {
                 stopped = true;
-                work?.End();
                 source.Stop();
             }
 
@@ -74,10 +73,7 @@ internal static class StockMigration
         }
 
         double seconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
-        if (!stopped)
-        {
-            work?.End();
-        }
+        work?.End();
 
         from.Exec($"kill -9 {sourcePid}; rm -rf {guest.RunDirectory} /dev/shm/{guest.Name}-ram?");
         guest.MoveTo(to);
@@ -111,12 +107,12 @@ internal static class StockMigration
         return at < 0 ? line : [.. line[..at], .. line[(at + 2)..]];
     }
 
-    private static void Prepare(QemuMonitor monitor, int streams, string? tlsEnd, int downtimeMilliseconds, LabHost host)
+    private static void Prepare(QemuMonitor monitor, int streams, string? tlsEnd, int downtimeMilliseconds, long bytesPerSecond)
     {
         monitor.SetMigrationCapabilities(new Dictionary<string, bool> { ["multifd"] = streams > 1, ["x-ignore-shared"] = false, ["events"] = false });
         var parameters = new JsonObject
         {
-            ["max-bandwidth"] = 1L << 40,
+            ["max-bandwidth"] = bytesPerSecond,
             ["downtime-limit"] = downtimeMilliseconds,
             ["multifd-channels"] = Math.Max(streams, 1),
             ["tls-creds"] = tlsEnd is null ? "" : "tls-" + tlsEnd,

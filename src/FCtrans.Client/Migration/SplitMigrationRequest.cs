@@ -1,3 +1,5 @@
+using FCtrans.Contracts;
+
 namespace FCtrans.Client;
 
 /// <summary>What a split migration is to do.</summary>
@@ -45,6 +47,9 @@ public sealed record SplitMigrationRequest
     /// <summary>Guest memory is encrypted on its way, and both ends are authenticated (TLS 1.3). Off for a private network only.</summary>
     public bool Tls { get; init; } = true;
 
-    /// <summary>When to give up; null: never.</summary>
+    /// <summary>What happens to memory that the guest writes faster than it can be sent.</summary>
+    public MigrationMode Mode { get; init; } = MigrationMode.Hybrid;
+
+    /// <summary>Pre-copy only: when to give up. Hybrid: when to switch over, however much is left. Null: never.</summary>
     public TimeSpan? Timeout { get; init; }
 }

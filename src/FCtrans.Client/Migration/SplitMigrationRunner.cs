@@ -129,6 +129,8 @@ public sealed class SplitMigrationRunner
         source.MainMemoryBytes = _plan.MainMemoryBytes;
         source.MaxDowntimeMilliseconds = request.MaxDowntime.TotalMilliseconds;
         source.MaxRounds = request.MaxRounds;
+        source.Mode = request.Mode;
+        source.PreCopyLimitMilliseconds = request.Mode == MigrationMode.Hybrid ? request.Timeout?.TotalMilliseconds ?? 0 : 0;
         source.BandwidthLimitBytesPerSecond = request.BandwidthLimitBytesPerSecond;
         source.SubHostQuotaBytes.AddRange(subPeers.Select(_ => 0UL));
         return source;

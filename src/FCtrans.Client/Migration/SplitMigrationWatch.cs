@@ -42,7 +42,7 @@ internal sealed class SplitMigrationWatch : IDisposable
     /// <exception cref="FCtransException">MigrationOutcomeUnknown, ConnectionLost.</exception>
     public async Task<MigrationStatus> ToEndAsync(CancellationToken cancellation)
     {
-        if (_plan.Request.Timeout is { } limit)
+        if (_plan.Request is { Timeout: { } limit, Mode: MigrationMode.PreCopy })
         {
             _timeout.CancelAfter(limit);
         }

@@ -1,0 +1,114 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Transport;
+using FCtrans.Agent.Workers;
+
+namespace FCtrans.Agent.Migration;
+
+/// <summary>
+/// The source as one more store after the switch-over: gives the main host the pages that were left, on demand and by the way, until it
+/// has taken all and says so. Each connection has its own thread and keeps its frames' order; nobody can put anything here.
+/// </summary>
+internal sealed unsafe class LeftPagesServer : IDisposable
+{
+    private readonly ManualResetEventSlim _over = new();
+    private volatile LeftPages? _pages;
+    private long _pagesGiven;
+
+    /// <summary>Before the switch-over nothing is left, and whoever asks has to come again.</summary>
+    public LeftPages? Pages
+    {
+        get => _pages;
+        set => _pages = value;
+    }
+
+    /// <summary>How often a page was given; one may be asked for twice.</summary>
+    public long PagesGiven => Interlocked.Read(ref _pagesGiven);
+
+    /// <summary>Set when the main host has said that it needs the source no more.</summary>
+    public WaitHandle Over => _over.WaitHandle;
+
+    /// <summary>For a <see cref="PeerListener"/>: returns when the peer has closed the connection.</summary>
+    /// <exception cref="IOException">It broke, or the peer broke the protocol.</exception>
+    public void Serve(FrameConnection connection, PeerHello hello)
+    {
+        var pages = _pages ?? throw connection.Refuse("Nothing was left at the source yet.");
+        byte* buffer = (byte*)NativeMemory.AlignedAlloc(FrameHeader.MaxPayloadBytes, PageIndex.PageSize);
+        try
+        {
+            while (connection.Read(out var frame, new Span<byte>(buffer, FrameHeader.MaxPayloadBytes)))
+            {
+                switch (frame.Type)
+                {
+                    case FrameType.Get:
+                        Give(pages, connection, frame, buffer);
+                        break;
+                    case FrameType.Discard:
+                        FailurePoint("source.giving-up");
+                        pages.Discard(frame.Range);
+                        break;
+                    case FrameType.Barrier:
+                        connection.Send(FrameHeader.Of(FrameType.BarrierDone, frame.Sequence));
+                        connection.Flush();
+                        break;
+                    case FrameType.List:
+                        List(pages, connection);
+                        break;
+                    case FrameType.Control when (ControlCode)buffer[0] == ControlCode.End:
+                        WorkerLog.Write($"the main host needs the source no more: {Encoding.UTF8.GetString(buffer + 1, frame.PayloadBytes - 1)}");
+                        _over.Set();
+                        return;
+                    default:
+                        throw connection.Refuse($"A source takes no frames of type {(int)frame.Type}.");
+                }
+            }
+        }
+        catch (IOException e) when (e is not ProtocolException)
+        {
+            connection.Refuse(e.Message);
+            connection.Drain();
+            throw;
+        }
+        finally
+        {
+            NativeMemory.AlignedFree(buffer);
+        }
+    }
+
+    public void Dispose() => _over.Dispose();
+
+    private static void FailurePoint(string name) => Diagnostics.FailurePoint.Reach(name);
+
+    private void Give(LeftPages pages, FrameConnection connection, in FrameHeader frame, byte* buffer)
+    {
+        FailurePoint("source.giving");
+        int count = (int)frame.PageCount;
+        byte* content = buffer + count;
+        for (int i = 0; i < count; i++)
+        {
+            bool here = pages.TryGet(frame.FirstPage + i, content);
+            buffer[i] = here ? (byte)1 : (byte)0;
+            content += here ? PageIndex.PageSize : 0;
+        }
+
+        Interlocked.Add(ref _pagesGiven, count);
+        connection.Send(
+            FrameHeader.Of(FrameType.GetDone, frame.Range, frame.Sequence), new ReadOnlySpan<byte>(buffer, (int)(content - buffer)));
+        if (!connection.HasBufferedInput)
+        {
+            connection.Flush();
+        }
+    }
+
+    private static void List(LeftPages pages, FrameConnection connection)
+    {
+        for (long from = 0; pages.NextRun(from, out var run); from = run.End)
+        {
+            connection.Send(FrameHeader.Of(FrameType.Held, run));
+        }
+
+        connection.Send(FrameHeader.Of(FrameType.ListDone));
+        connection.Flush();
+    }
+}
