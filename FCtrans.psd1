@@ -27,7 +27,9 @@
         'Start-SplitMigration'
         'Stop-SplitMigration'
         'Test-KvmHost'
+        'Test-SplitMigration'
         'Uninstall-KvmHostAgent'
+        'Wait-SplitMigration'
         'Watch-VmRemotePaging'
     )
     PrivateData          = @{

@@ -34,6 +34,12 @@ public sealed class SplitMigration
         RemainingBytes = Pages(status.RemainingPages);
         DirtyBytesPerSecond = status.DirtyPagesPerSecond * 4096;
         BytesPerSecond = status.BytesPerSecond;
+        Mode = status.Mode.ToString();
+        DataPlaneSecurity = status.Tls || spec.Tls ? "Tls" : "None";
+        LeftBytesAtSwitchOver = Pages(status.LeftPagesAtSwitchOver);
+        PostCopySeconds = status.PostCopySeconds;
+        EstimatedSecondsLeft = status.EstimatedSecondsLeft >= 0 ? status.EstimatedSecondsLeft : null;
+        Reconnects = (int)status.Reconnects;
         DeviceStateBytes = status.DeviceStateBytes;
         UnusedMethod = status.UnusedMethod;
         UnusedReason = status.UnusedReason;
@@ -57,7 +63,7 @@ public sealed class SplitMigration
     /// <summary>The VM's name.</summary>
     public string VM { get; }
 
-    /// <summary>Preparing, PreCopy, SwitchOver, Completed, Failed, Aborted, or Unspecified when no host can say.</summary>
+    /// <summary>Preparing, PreCopy, SwitchOver, PostCopy (it runs on the main host, which still fetches from the source), Completed, Failed, Aborted, or Unspecified when no host can say.</summary>
     public string State { get; }
 
     /// <summary>When it began.</summary>
@@ -125,6 +131,24 @@ public sealed class SplitMigration
 
     /// <summary>Sent to all hosts.</summary>
     public ulong BytesSent => BytesSentToSubHosts.Aggregate(BytesSentToMainHost, (sum, b) => sum + b);
+
+    /// <summary>Hybrid, PreCopy or PostCopy.</summary>
+    public string Mode { get; }
+
+    /// <summary>Tls: guest memory is encrypted on its way and both ends are proved. None: neither.</summary>
+    public string DataPlaneSecurity { get; }
+
+    /// <summary>What the source still had when the VM ran on the main host already.</summary>
+    public ulong LeftBytesAtSwitchOver { get; }
+
+    /// <summary>From the VM running on the main host to the source having nothing any more.</summary>
+    public double PostCopySeconds { get; }
+
+    /// <summary>Until the end, as it goes now; null: the guest writes as fast as it is sent.</summary>
+    public double? EstimatedSecondsLeft { get; }
+
+    /// <summary>How often a lost connection between hosts was opened again.</summary>
+    public int Reconnects { get; }
 
     /// <summary>The state of the virtual processors and devices.</summary>
     public ulong DeviceStateBytes { get; }

@@ -21,7 +21,9 @@ internal sealed unsafe class SourceDrain : IDisposable
 {
     private const int RunPages = 64;
     private const int Window = 4;
-    private const int DiscardsPerBarrier = 4096;
+
+    /// <summary>Pages that may be here and at the source before the source gives them up: these can't be evicted yet.</summary>
+    private const int PagesPerRelease = 2048;
 
     private static readonly TimeSpan s_attempt = TimeSpan.FromSeconds(1);
 
@@ -39,6 +41,7 @@ internal sealed unsafe class SourceDrain : IDisposable
     private long _fetched;
     private long _lost;
     private bool _moved;
+    private long _herePages;
 
     /// <param name="core">The pager's.</param>
     /// <param name="store">The source's.</param>
@@ -123,6 +126,11 @@ internal sealed unsafe class SourceDrain : IDisposable
     {
         for (long page = 0; page < _core.Table.PageCount && !Stopping; page++)
         {
+            if (_herePages >= PagesPerRelease)
+            {
+                ReleaseSource();
+            }
+
             var entry = _core.Table[page];
             if (entry.Sub != _store.Index)
             {
@@ -150,11 +158,6 @@ internal sealed unsafe class SourceDrain : IDisposable
             }
         }
 
-        while (_asked.Count > 0)
-        {
-            TakeAnswer();
-        }
-
         ReleaseSource();
     }
 
@@ -165,6 +168,8 @@ internal sealed unsafe class SourceDrain : IDisposable
         long limit = Math.Min(first + RunPages, _core.Pages.Ram.BlockOf(first).EndPage);
         while (!_core.HasRoom && !Stopping)
         {
+            // What the source still has can't be evicted, so first of all it gives up what it can.
+            ReleaseSource();
             _core.WakeEvictor();
             _stop.Token.WaitHandle.WaitOne(1);
         }
@@ -291,27 +296,25 @@ internal sealed unsafe class SourceDrain : IDisposable
             _here.Add(new PageRange(page, 1));
         }
 
-        if (_here.Count == DiscardsPerBarrier)
-        {
-            ReleaseSource();
-        }
+        _herePages++;
     }
 
     /// <summary>The source gives up what is here; then these pages are like all others.</summary>
     private void ReleaseSource()
     {
-        if (_here.Count == 0)
-        {
-            return;
-        }
-
         while (_asked.Count > 0)
         {
             TakeAnswer();
         }
 
+        if (_here.Count == 0)
+        {
+            return;
+        }
+
         PageRange[] here = [.. _here];
         _here.Clear();
+        _herePages = 0;
         FailurePoint.Reach("main.drain.releasing");
         foreach (var range in here)
         {
@@ -382,5 +385,6 @@ internal sealed unsafe class SourceDrain : IDisposable
 
         _asked.Clear();
         _here.Clear();
+        _herePages = 0;
     }
 }

@@ -19,7 +19,9 @@ BeforeAll {
         'Start-SplitMigration'
         'Stop-SplitMigration'
         'Test-KvmHost'
+        'Test-SplitMigration'
         'Uninstall-KvmHostAgent'
+        'Wait-SplitMigration'
         'Watch-VmRemotePaging'
     )
 }

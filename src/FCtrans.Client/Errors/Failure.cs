@@ -163,6 +163,10 @@ public static class Failure
         FailureKind.Timeout, $"The split migration of '{vm}' was given up after {limit.TotalSeconds:0} s. The VM runs on at the source.",
         "Give a longer -Timeout, or a longer -MaxDowntime if the guest writes faster than the network carries.", vm);
 
+    public static FCtransException MigrationNotEnded(string vm, string state, TimeSpan limit) => New(
+        FailureKind.Timeout, $"The split migration of '{vm}' has not ended after {limit.TotalSeconds:0.#} s (it is in state {state}), and goes on.",
+        "Wait again, or Stop-SplitMigration.", vm);
+
     public static FCtransException MigrationNotFound(string what) => New(
         FailureKind.NotFound, $"No connected host knows a split migration {what}.", "Get-SplitMigration lists them.", what);
 

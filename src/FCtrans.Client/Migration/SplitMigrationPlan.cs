@@ -8,11 +8,11 @@ namespace FCtrans.Client;
 /// </summary>
 public sealed class SplitMigrationPlan
 {
-    private static readonly string[] s_sourceNeeds =
+    internal static readonly string[] SourceNeeds =
         ["userfaultfd", "userfaultfd-wp-async", "pagemap-scan", "ptrace", "pidfd-getfd"];
 
-    private static readonly string[] s_mainNeeds = ["userfaultfd", "ptrace", "pidfd-getfd", "ram-directory", "qemu"];
-    private static readonly string[] s_subNeeds = ["ram-directory"];
+    internal static readonly string[] MainNeeds = ["userfaultfd", "ptrace", "pidfd-getfd", "ram-directory", "qemu"];
+    internal static readonly string[] SubNeeds = ["ram-directory"];
 
     private SplitMigrationPlan(
         SplitMigrationRequest request, VmInfo vm, ulong mainMemoryBytes, ulong[] subRoomBytes, IReadOnlyList<string> warnings)
@@ -61,11 +61,11 @@ public sealed class SplitMigrationPlan
             throw Failure.VmCannotBeSplit(vm.Name, reasons.Length > 0 ? reasons : "its host gives no reason.");
         }
 
-        Require(request.Source, source.Result, "source", s_sourceNeeds);
-        Require(request.MainHost, main.Result, "main host", s_mainNeeds);
+        Require(request.Source, source.Result, "source", SourceNeeds);
+        Require(request.MainHost, main.Result, "main host", MainNeeds);
         for (int i = 0; i < subs.Length; i++)
         {
-            Require(request.SubHosts[i], subs[i].Result, "sub-host", s_subNeeds);
+            Require(request.SubHosts[i], subs[i].Result, "sub-host", SubNeeds);
         }
 
         foreach (KvmHostConnection host in request.SubHosts.Prepend(request.MainHost))
