@@ -67,13 +67,11 @@ public sealed class WaitSplitMigrationCommand : FCtransCmdlet
 
     private async Task<SplitMigration> FindAsync(string? id, CancellationToken stop)
     {
-        KvmHost[] hosts = HostRegistry.All is { Length: > 0 } connected ? connected : throw Failure.NoHostConnected();
-        IReadOnlyList<WorkerSummary>[] workers = await Task.WhenAll(hosts.Select(h => h.Connection.ListWorkersWithFiguresAsync(stop)))
+        SplitMigration[] found = await HostRegistry.SearchAsync(
+            h => h.ListWorkersAsync(stop),
+            all => SplitMigrationCatalog.From(all.SelectMany(p => p.Answer.Select(w => (p.Host, w))))
+                .Where(m => id is null ? m.VM == VM.ToString() : string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase)))
             .ConfigureAwait(false);
-        SplitMigration[] all = SplitMigrationCatalog.From(hosts.Zip(workers).SelectMany(p => p.Second.Select(w => (p.First, w))));
-        return (id is not null
-                ? all.LastOrDefault(m => string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase))
-                : all.LastOrDefault(m => m.VM == VM.ToString()))
-            ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{VM}'");
+        return found.LastOrDefault() ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{VM}'");
     }
 }
