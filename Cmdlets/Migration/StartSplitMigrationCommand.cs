@@ -25,7 +25,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     [ValidateNotNull]
     public KvmHostReference MainHost { get; set; } = null!;
 
-    /// <summary>The hosts that are to hold the rest of its memory.</summary>
+    /// <summary>The hosts that are to hold the rest of its memory; with a limit: <c>@{ KvmHost = 'sub1'; Memory = 64GB }</c>.</summary>
     [Parameter(Mandatory = true, Position = 2)]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     [ValidateNotNull]
@@ -143,6 +143,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
         MainHost = main.Connection,
         SubHosts = [.. subs.Select(s => s.Connection)],
         MainMemoryBytes = MainMemory.ToBytes,
+        SubHostLimitBytes = [.. SubHost.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
         TrackUnused = TrackUnused,
         MovePersistentDomain = MovePersistentDomain,
         MaxDowntime = MaxDowntime,

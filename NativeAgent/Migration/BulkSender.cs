@@ -87,6 +87,32 @@ internal sealed class BulkSender : IDisposable
     /// <exception cref="MigrationException">A connection broke and did not come back.</exception>
     public void Discard(PageRange range) => Add(new SendWork(SendKind.Discard, range));
 
+    /// <summary>Takes back the pages that no lane has begun with; what was to be discarded stays to be done.</summary>
+    public IReadOnlyList<PageRange> Withdraw()
+    {
+        lock (_gate)
+        {
+            var pages = new List<PageRange>();
+            int kept = 0;
+            for (int i = 0; i < _count; i++)
+            {
+                var work = _queue[(_first + i) % QueueLength];
+                if (work.Kind == SendKind.Pages)
+                {
+                    pages.Add(work.Range);
+                }
+                else
+                {
+                    _queue[(_first + kept++) % QueueLength] = work;
+                }
+            }
+
+            _count = kept;
+            Monitor.PulseAll(_gate);
+            return pages;
+        }
+    }
+
     /// <summary>Asks for a word when all given so far is applied at the other end; <see cref="WaitBarrier"/> waits for it.</summary>
     public void Barrier()
     {

@@ -65,6 +65,9 @@ internal sealed class MigrationRounds : IDisposable
     /// <summary>Rounds done.</summary>
     public int Round { get; private set; }
 
+    /// <summary>The last round did not send all that it was to.</summary>
+    public bool EndedEarly { get; private set; }
+
     /// <summary>Pages per second that all senders together moved in the last round; 0 before the first.</summary>
     public double PagesPerSecond { get; private set; }
 
@@ -97,6 +100,7 @@ internal sealed class MigrationRounds : IDisposable
         FailurePoint.Reach("source.scanned");
         long dirtyPages = _dirty.Count();
         ForgetUnused();
+        EndedEarly = false;
         SendUsed(cancel, enough);
         _dirty.Clear();
         Barriers(cancel);
@@ -291,12 +295,7 @@ internal sealed class MigrationRounds : IDisposable
 
             if (enough is not null && enough())
             {
-                // What was written after it had been sent, and is not sent again now, must not count as sent.
-                for (long from = word << 6; _dirty.NextRun(from, long.MaxValue, out var run); from = run.End)
-                {
-                    _sent.Fill(run, false);
-                }
-
+                EndEarly(word << 6);
                 break;
             }
 
@@ -308,6 +307,25 @@ internal sealed class MigrationRounds : IDisposable
         }
 
         FlushRun();
+    }
+
+    /// <summary>Nothing more is sent in this round: what it was to send, and what is not under way yet, counts as not sent.</summary>
+    private void EndEarly(long firstPage)
+    {
+        EndedEarly = true;
+        for (long from = firstPage; _dirty.NextRun(from, long.MaxValue, out var run); from = run.End)
+        {
+            _sent.Fill(run, false);
+        }
+
+        FlushRun();
+        foreach (var sender in _senders)
+        {
+            foreach (var range in sender.Withdraw())
+            {
+                _sent.Fill(range, false);
+            }
+        }
     }
 
     private PageRange _run;

@@ -107,8 +107,8 @@ internal sealed class SourceMigration : IDisposable
                 s.RemainingPages = (ulong)dirty;
                 s.EstimatedSecondsLeft = convergence.EstimatedSecondsLeft;
             });
-            again = next == NextStep.Round;
-            leave = next == NextStep.Leave;
+            leave = rounds.EndedEarly || next == NextStep.Leave;
+            again = !leave && next == NextStep.Round;
         }
 
         SwitchOver(rounds, leave, cancel);

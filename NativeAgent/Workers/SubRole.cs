@@ -45,7 +45,9 @@ internal sealed class SubRole : IWorkerRole
         string path = StoreDirectory(_spec.SplitId);
         Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         long pages = _spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
-        _store = PageStore.Open(path, pages, Room(path, pages));
+        long room = Room(path, pages);
+        long limit = (long)(_spec.StoreLimitBytes >> PageIndex.PageShift);
+        _store = PageStore.Open(path, pages, limit > 0 ? Math.Min(limit, room) : room);
         _server = new StoreServer(_store);
         _listener = new PeerListener(
             new PeerListenerOptions

@@ -59,7 +59,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
     }
 
     It 'gives up after -Timeout' {
-        { Start-SplitMigration @target @slow -Timeout '00:00:02' } | Should -Throw -ErrorId 'MigrationTimeout,*' -ExpectedMessage '*-Timeout*'
+        { Start-SplitMigration @target @slow -Mode PreCopy -Timeout '00:00:02' } | Should -Throw -ErrorId 'MigrationTimeout,*' -ExpectedMessage '*-Timeout*'
         Assert-GivenUp
     }
 
@@ -102,8 +102,28 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         Assert-GivenUp
     }
 
-    It 'gives the result through the job, and can not be stopped afterwards' {
-        $job = Start-SplitMigration @target -AsJob
+    It 'is forecast by Test-SplitMigration, with every precondition, and nothing is changed' {
+        $test = Test-SplitMigration @target
+        $test.CanMigrate | Should -BeTrue
+        $test.UnusedMethod | Should -Be 'buddy'
+        $test.UsedBytes | Should -BeGreaterThan 128MB
+        $test.BytesToMainHost + $test.BytesToSubHosts[0] | Should -BeGreaterThan 128MB
+        ($test.Checks | Where-Object HostName -EQ $sub.Name).Passed | Should -Not -Contain $false
+        $limited = @{ VM = 'vm1'; MainHost = $main; SubHost = @{ KvmHost = $sub; Memory = 1MB }; MainMemory = '25%' }
+        $test = Test-SplitMigration @limited
+        $test.CanMigrate | Should -BeFalse
+        @($test.Checks | Where-Object { -not $_.Passed })[0].Remedy | Should -Not -BeNullOrEmpty
+        Get-LeftOver $setup.Host.main | Should -BeNullOrEmpty
+    }
+
+    It 'switches over after -Timeout all the same when it is hybrid; gives the result through the job, and can not be stopped afterwards' {
+        $job = Start-SplitMigration @target @slow -Timeout '00:00:02' -AsJob
+        Wait-Copying
+        $waited = Wait-SplitMigration vm1 -Timeout '00:02:00'
+        $waited.State | Should -Be 'Completed'
+        $waited.Mode | Should -Be 'Hybrid'
+        $waited.LeftBytesAtSwitchOver | Should -BeGreaterThan 64MB
+        $waited.DataPlaneSecurity | Should -Be 'Tls'
         $null = Wait-Job $job -Timeout 120
         $result = Receive-Job $job
         Remove-Job $job

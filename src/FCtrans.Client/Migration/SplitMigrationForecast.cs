@@ -179,7 +179,8 @@ public sealed class SplitMigrationForecast
 
         ulong share = Math.Min(Request.MainMemoryBytes(vm.MemoryBytes), vm.MemoryBytes);
         BytesToMainHost = Math.Min(UsedBytes, (ulong)(share * FirstFill));
-        double[] rooms = [.. subs.Select(s => (double)Math.Min(s.Result.RamDirectoryFreeBytes, s.Result.MemoryAvailableBytes))];
+        double[] rooms = [.. subs.Select((s, i) => (double)SplitMigrationPlan.Limited(
+            Request, i, Math.Min(s.Result.RamDirectoryFreeBytes, s.Result.MemoryAvailableBytes)))];
         double all = rooms.Sum();
         BytesToSubHosts = [.. rooms.Select(room => all > 0 ? (ulong)((UsedBytes - BytesToMainHost) * (room / all)) : 0)];
     }

@@ -85,7 +85,7 @@ public sealed class SplitMigrationPlan
         }
 
         CheckMainRoom(request.MainHost, main.Result, mainBytes);
-        ulong[] rooms = [.. subs.Select(s => Room(s.Result))];
+        ulong[] rooms = [.. subs.Select((s, i) => Limited(request, i, Room(s.Result)))];
         var warnings = new List<string>();
         CheckSubRoom(request, vm, mainBytes, rooms, warnings);
         LibvirtDomainDescription? domain = await CheckLibvirtAsync(request, vm, main.Result, warnings, cancellation).ConfigureAwait(false);
@@ -118,6 +118,10 @@ public sealed class SplitMigrationPlan
 
         return domain;
     }
+
+    /// <summary>What a sub-host may hold: what it has, or what the user gives of it.</summary>
+    internal static ulong Limited(SplitMigrationRequest request, int sub, ulong room) =>
+        sub < request.SubHostLimitBytes.Count && request.SubHostLimitBytes[sub] is > 0 and var limit ? Math.Min(limit, room) : room;
 
     private static void CheckHostsDiffer(SplitMigrationRequest request)
     {

@@ -26,6 +26,9 @@ public sealed record SplitMigrationRequest
     /// <summary>The hosts that are to hold the rest of its memory; none is allowed when all of it fits the main host.</summary>
     public required IReadOnlyList<KvmHostConnection> SubHosts { get; init; }
 
+    /// <summary>The most that each sub-host may hold, in bytes and in their order; 0 or missing: what it has free.</summary>
+    public IReadOnlyList<ulong> SubHostLimitBytes { get; init; } = [];
+
     /// <summary>How many bytes of the guest's memory may stay on the main host, given the guest's size in bytes.</summary>
     public required Func<ulong, ulong> MainMemoryBytes { get; init; }
 

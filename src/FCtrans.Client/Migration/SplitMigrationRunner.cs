@@ -140,6 +140,7 @@ public sealed class SplitMigrationRunner
         KvmHostConnection host, int index, string thumbprint, Peer[] peers, CancellationToken cancellation)
     {
         WorkerSpec spec = NewSpec(WorkerRole.Sub, peers);
+        spec.StoreLimitBytes = index < _plan.Request.SubHostLimitBytes.Count ? _plan.Request.SubHostLimitBytes[index] : 0;
         spec.ListenAddress = host.DataAddress;
         StartedWorker started = await StartAsync(host, spec, cancellation).ConfigureAwait(false);
         return Reachable(
