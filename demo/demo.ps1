@@ -71,14 +71,18 @@ function Invoke-Run([bool] $TrackUnused) {
         Say "  On the main host it has verified $($verified.pages) pages, $($verified.errors) wrong."
 
         # Fresh memory: nothing else shall page meanwhile, so that what is counted is its alone.
-        # What it runs for that, its program's code and the kernel's, comes in with the first 64 MiB: it was used before.
+        # Fresh memory is taken from what the guest has free now; with tracking the main host counts the page-ins of that apart from
+        # those of the guest's program and kernel, which were used before and go out and in as ever. Without, it knows no difference.
         [void] (Invoke-LabGuest -Guest $guest -Command 'pause')
-        [void] (Invoke-LabGuest -Guest $guest -Command 'fresh 64')
         $before = Wait-Quiet $main
         $fresh = Invoke-LabGuest -Guest $guest -Command "fresh $freshMiB"
         $after = Get-VmRemotePaging -KvmHost $main
-        $freshPageIns = $after.PageIns - $before.PageIns
-        Say "  It took $freshMiB MiB of fresh memory: $freshPageIns page-ins, $($after.UnusedFaults - $before.UnusedFaults) pages of zeros."
+        $allPageIns = $after.PageIns - $before.PageIns
+        $freshPageIns = if ($TrackUnused) { $after.PageInsOfFree - $before.PageInsOfFree } else { $allPageIns }
+        # The other side of that count: as many pages of zeros as it took.
+        $zeros = $after.UnusedFaults - $before.UnusedFaults
+        if ($TrackUnused -and $zeros + $freshPageIns -lt $fresh.pages) { throw "Of $($fresh.pages) fresh pages only $zeros were answered with zeros." }
+        Say "  It took $freshMiB MiB of fresh memory: $freshPageIns page-ins of it ($allPageIns in all), $($after.UnusedFaults - $before.UnusedFaults) pages of zeros."
 
         $last = Invoke-LabGuest -Guest $guest -Command 'verify' -TimeoutSeconds 240
         $stat = Invoke-LabGuest -Guest $guest -Command 'stat'
@@ -105,6 +109,7 @@ function Invoke-Run([bool] $TrackUnused) {
             pageOutsBySubHost            = [long[]] @($paging.PageOutsBySubHost)
             unusedFaults                 = [long] $paging.UnusedFaults
             networkPageInsForFreshMemory = [long] $freshPageIns
+            pageInsMeanwhile             = [long] $allPageIns
             freshPages                   = [long] $fresh.pages
             oraclePagesVerified          = [long] $stat.pages_verified
             oracleErrors                 = [long] $errors

@@ -27,6 +27,7 @@ public sealed class VmRemotePaging
         PageOutsBySubHost = [.. paging.PageOutsBySubHost];
         CleanDrops = paging.CleanDrops;
         UnusedFaults = paging.UnusedFaults;
+        PageInsOfFree = paging.PageInsOfFree;
         WriteProtectFaults = paging.WriteProtectFaults;
         SpuriousFaults = paging.SpuriousFaults;
         BytesIn = paging.BytesIn;
@@ -96,6 +97,12 @@ public sealed class VmRemotePaging
 
     /// <summary>Pages pushed to sub-hosts.</summary>
     public ulong PageOuts { get; }
+
+    /// <summary>
+    /// Of the page-ins: pages that the guest had free when its main host last looked (it does every few seconds), so that the network
+    /// carried dead content. 0 is the aim.
+    /// </summary>
+    public ulong PageInsOfFree { get; }
 
     /// <summary>Page-ins from each sub-host.</summary>
     public ulong[] PageInsBySubHost { get; }

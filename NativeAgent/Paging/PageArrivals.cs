@@ -121,6 +121,11 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
     private void ComeIn(long page, PageEntry fetching, bool writable)
     {
         Interlocked.Increment(ref core.Counters.PageIns[fetching.Sub]);
+        if (core.SeenFree[page])
+        {
+            Interlocked.Increment(ref core.Counters.PageInsOfFree);
+        }
+
         if (writable)
         {
             core.Table.Move(page, fetching, fetching.With(PageState.Resident));

@@ -161,6 +161,7 @@ internal sealed class Pager : IDisposable
             LostPages = lost,
             RemotePages = Each(table.RemoteAt),
             PageIns = counters.PageIns.Sum(),
+            PageInsOfFree = Interlocked.Read(ref counters.PageInsOfFree),
             PageOuts = counters.PageOuts.Sum(),
             CleanDrops = Interlocked.Read(ref counters.CleanDrops),
             ZeroDrops = Interlocked.Read(ref counters.ZeroDrops),

@@ -1,3 +1,5 @@
+using FCtrans.Agent.Tracking;
+
 namespace FCtrans.Agent.Paging;
 
 /// <summary>What the threads of one pager share. Each member says which of them may use it; all are safe from any thread.</summary>
@@ -20,6 +22,7 @@ internal sealed class PagingCore : IDisposable
         Queue = new(Table.PageCount);
         WriteWanted = new(Table.PageCount);
         Heat = new(Table.PageCount, options.Pinned) { Policy = options.Policy };
+        SeenFree = new(Table.PageCount);
         Counters = new(Stores.Length);
         _fates = new int[Stores.Length];
         foreach (int gone in options.Gone)
@@ -59,6 +62,12 @@ internal sealed class PagingCore : IDisposable
 
     /// <summary>Which pages the evictor passes over.</summary>
     public PageHeat Heat { get; }
+
+    /// <summary>
+    /// Pages that the guest had free at the last look. The thread that looks writes it a word at a time while others read: for counting
+    /// only, never to decide what a page is.
+    /// </summary>
+    public PageBitmap SeenFree { get; }
 
     public PagingCounters Counters { get; }
 
@@ -177,5 +186,6 @@ internal sealed class PagingCore : IDisposable
         Queue.Dispose();
         WriteWanted.Dispose();
         Heat.Dispose();
+        SeenFree.Dispose();
     }
 }

@@ -4,6 +4,7 @@ namespace FCtrans.Agent.Paging;
 internal sealed class PagingCounters(int stores)
 {
     public long UnusedFaults;
+    public long PageInsOfFree;
     public long WriteProtectFaults;
     public long TakenBack;
     public long SpuriousFaults;

@@ -24,6 +24,9 @@ internal sealed record PagingFigures
 
     public required long PageIns { get; init; }
 
+    /// <summary>Of <see cref="PageIns"/>: pages that the guest had free at the last look before, so that their content was dead.</summary>
+    public required long PageInsOfFree { get; init; }
+
     /// <summary>Pages sent to a sub-host and dropped here.</summary>
     public required long PageOuts { get; init; }
 

@@ -30,6 +30,9 @@ internal sealed class VmReclaim : IDisposable
     /// <summary>What the last turn saw.</summary>
     public UnusedFigures? Seen { get; private set; }
 
+    /// <summary>The pages that the guest did not use at the last turn; null when that could not be told.</summary>
+    public PageBitmap? SeenFree => _looked ? _freeBefore : null;
+
     /// <summary>Looks for free memory and gives it back.</summary>
     /// <param name="limits">How much and how fast.</param>
     /// <param name="settledOnly">Only memory that was free at the last turn too, so that what the guest frees and takes all the time is left alone.</param>

@@ -17,6 +17,7 @@ internal sealed class MainReclaim : IDisposable
     private const int LongestMilliseconds = 4000;
 
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(1);
+
     private static readonly ReclaimLimits s_limits = new() { ProcessorPercent = 25 };
 
     private readonly int _processId;
@@ -119,6 +120,7 @@ internal sealed class MainReclaim : IDisposable
         }
 
         var figures = _reclaim.Turn(s_limits, settledOnly, _stop.Token);
+        _target.Saw(_reclaim.SeenFree);
         Volatile.Write(ref _freedPages, _freedPages + figures.FreedPages);
         return true;
     }

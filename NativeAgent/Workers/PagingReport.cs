@@ -19,6 +19,7 @@ internal static class PagingReport
             UnusedPages = (ulong)figures.UnusedPages,
             LostPages = (ulong)figures.LostPages,
             PageIns = (ulong)figures.PageIns,
+            PageInsOfFree = (ulong)figures.PageInsOfFree,
             PageOuts = (ulong)figures.PageOuts,
             CleanDrops = (ulong)figures.CleanDrops,
             UnusedFaults = (ulong)figures.UnusedFaults,
