@@ -163,9 +163,7 @@ public sealed class FreePageScannerTests
         using var scanner = new FreePageScanner(guest.Find(), guest.Ram, mayMap);
         using var unused = new PageBitmap(guest.Ram.PageCount);
         _ = scanner.Scan(unused);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        _ = scanner.Scan(unused);
-        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+        Assert.Equal(0, Allocations.Of(() => _ = scanner.Scan(unused)));
     }
 
     private static bool FramesOfTheKernel(SyntheticGuest guest, ulong frame, ulong count)

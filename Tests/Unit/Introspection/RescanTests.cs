@@ -107,8 +107,6 @@ public sealed class RescanTests
         using var written = new PageBitmap(guest.Ram.PageCount);
         written.Fill(new(0, written.PageCount), true);
         _ = scanner.Rescan(free, written, null);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        _ = scanner.Rescan(free, written, null);
-        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+        Assert.Equal(0, Allocations.Of(() => _ = scanner.Rescan(free, written, null)));
     }
 }
