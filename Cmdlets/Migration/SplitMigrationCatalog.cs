@@ -1,3 +1,4 @@
+using FCtrans.Client;
 using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
@@ -9,6 +10,21 @@ internal static class SplitMigrationCatalog
     public static SplitMigration[] From(IEnumerable<(KvmHost Host, WorkerSummary Worker)> workers) =>
         [.. workers.Where(w => w.Worker.Spec is not null).GroupBy(w => w.Worker.Spec.SplitId).Select(g => Merge([.. g]))
             .OrderBy(m => m.Started)];
+
+    /// <summary>Looks on all connected hosts for a migration. A VM may have been moved before: the newest is meant.</summary>
+    /// <param name="id">Its split id; null: look by the VM.</param>
+    /// <param name="vm">The VM's name.</param>
+    /// <param name="stop">Gives the search up.</param>
+    /// <exception cref="FCtransException">MigrationNotFound, NoHostConnected, or why a host that may know does not answer.</exception>
+    public static async Task<SplitMigration> FindAsync(string? id, string vm, CancellationToken stop)
+    {
+        SplitMigration[] found = await HostRegistry.SearchAsync(
+            h => h.ListWorkersAsync(stop),
+            all => From(all.SelectMany(p => p.Answer.Select(w => (p.Host, w))))
+                .Where(m => id is null ? m.VM == vm : string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase)))
+            .ConfigureAwait(false);
+        return found.LastOrDefault() ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{vm}'");
+    }
 
     private static SplitMigration Merge((KvmHost Host, WorkerSummary Worker)[] parts)
     {

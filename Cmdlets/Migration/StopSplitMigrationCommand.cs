@@ -37,7 +37,7 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
         string wanted = id ?? VM.ToString();
         ForItem(wanted, () =>
         {
-            SplitMigration migration = Await(stop => FindAsync(id, stop));
+            SplitMigration migration = Await(stop => SplitMigrationCatalog.FindAsync(id, wanted, stop));
             if (migration.State is "Completed" or "Failed" or "Aborted")
             {
                 throw migration.State == "Completed"
@@ -74,18 +74,6 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
                     status.Migration, source, source.Name, migration.MainHost, migration.SubHosts, migration.MainMemoryBytes));
             }
         });
-    }
-
-    private async Task<SplitMigration> FindAsync(string? id, CancellationToken stop)
-    {
-        SplitMigration[] found = await HostRegistry.SearchAsync(
-            h => h.ListWorkersAsync(stop),
-            all => SplitMigrationCatalog.From(all.SelectMany(p => p.Answer.Select(w => (p.Host, w))))
-                .Where(m => id is null ? m.VM == VM.ToString() : string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase)))
-            .ConfigureAwait(false);
-
-        // A VM may have been moved before: the newest is meant.
-        return found.LastOrDefault() ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{VM}'");
     }
 
     /// <summary>

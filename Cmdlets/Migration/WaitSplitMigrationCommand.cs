@@ -48,7 +48,7 @@ public sealed class WaitSplitMigrationCommand : FCtransCmdlet
         TimeSpan pause = s_firstPause;
         while (true)
         {
-            SplitMigration migration = await FindAsync(id, stop).ConfigureAwait(false);
+            SplitMigration migration = await SplitMigrationCatalog.FindAsync(id, VM?.ToString() ?? "", stop).ConfigureAwait(false);
             id = migration.SplitId;
             if (migration.State is nameof(MigrationState.Completed) or nameof(MigrationState.Failed) or nameof(MigrationState.Aborted))
             {
@@ -63,15 +63,5 @@ public sealed class WaitSplitMigrationCommand : FCtransCmdlet
             await Task.Delay(pause, stop).ConfigureAwait(false);
             pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
         }
-    }
-
-    private async Task<SplitMigration> FindAsync(string? id, CancellationToken stop)
-    {
-        SplitMigration[] found = await HostRegistry.SearchAsync(
-            h => h.ListWorkersAsync(stop),
-            all => SplitMigrationCatalog.From(all.SelectMany(p => p.Answer.Select(w => (p.Host, w))))
-                .Where(m => id is null ? m.VM == VM.ToString() : string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase)))
-            .ConfigureAwait(false);
-        return found.LastOrDefault() ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{VM}'");
     }
 }

@@ -223,7 +223,7 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Waits for the VM's end.</summary>
     public bool WaitExit(TimeSpan timeout) => _process.WaitExit(timeout);
 
-    /// <summary>Ends a VM that never ran here, and removes what it leaves.</summary>
+    /// <summary>Ends a VM that never ran here; <see cref="Remove"/> clears away what it leaves.</summary>
     public void Kill()
     {
         if (_libvirt is not null && !_process.WaitExit(TimeSpan.Zero))
@@ -236,8 +236,6 @@ internal sealed class DestinationVm : IDisposable
             _process.SendSignal(9);
             _process.WaitExit(TimeSpan.FromSeconds(10));
         }
-
-        RemoveSockets(_directory);
     }
 
     public void Dispose()

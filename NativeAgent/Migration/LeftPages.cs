@@ -1,6 +1,7 @@
 using System.Numerics;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Migration;
@@ -13,7 +14,7 @@ namespace FCtrans.Agent.Migration;
 /// in it. So a restarted worker knows exactly what it still has. Any thread may use it.
 /// </para>
 /// </summary>
-internal sealed unsafe class LeftPages : IDisposable
+internal sealed unsafe class LeftPages : IHeldPages, IDisposable
 {
     private readonly GuestRam _ram;
     private readonly PageBitmap _left;
@@ -120,7 +121,7 @@ internal sealed unsafe class LeftPages : IDisposable
     }
 
     /// <summary>The next pages that are here, from <paramref name="from"/> on; false when there are no more.</summary>
-    public bool NextRun(long from, out PageRange run)
+    public bool NextHeld(long from, out PageRange run)
     {
         lock (_gate)
         {

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using System.Text;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Transport;
 using FCtrans.Agent.Workers;
 
@@ -42,7 +43,9 @@ internal sealed unsafe class LeftPagesServer : IDisposable
                 switch (frame.Type)
                 {
                     case FrameType.Get:
-                        Give(pages, connection, frame, buffer);
+                        FailurePoint("source.giving");
+                        Interlocked.Add(ref _pagesGiven, frame.PageCount);
+                        HeldPages.Give(pages, connection, frame, buffer);
                         break;
                     case FrameType.Discard:
                         FailurePoint("source.giving-up");
@@ -53,7 +56,7 @@ internal sealed unsafe class LeftPagesServer : IDisposable
                         connection.Flush();
                         break;
                     case FrameType.List:
-                        List(pages, connection);
+                        HeldPages.List(pages, connection);
                         break;
                     case FrameType.Control when (ControlCode)buffer[0] == ControlCode.End:
                         WorkerLog.Write($"the main host needs the source no more: {Encoding.UTF8.GetString(buffer + 1, frame.PayloadBytes - 1)}");
@@ -79,36 +82,4 @@ internal sealed unsafe class LeftPagesServer : IDisposable
     public void Dispose() => _over.Dispose();
 
     private static void FailurePoint(string name) => Diagnostics.FailurePoint.Reach(name);
-
-    private void Give(LeftPages pages, FrameConnection connection, in FrameHeader frame, byte* buffer)
-    {
-        FailurePoint("source.giving");
-        int count = (int)frame.PageCount;
-        byte* content = buffer + count;
-        for (int i = 0; i < count; i++)
-        {
-            bool here = pages.TryGet(frame.FirstPage + i, content);
-            buffer[i] = here ? (byte)1 : (byte)0;
-            content += here ? PageIndex.PageSize : 0;
-        }
-
-        Interlocked.Add(ref _pagesGiven, count);
-        connection.Send(
-            FrameHeader.Of(FrameType.GetDone, frame.Range, frame.Sequence), new ReadOnlySpan<byte>(buffer, (int)(content - buffer)));
-        if (!connection.HasBufferedInput)
-        {
-            connection.Flush();
-        }
-    }
-
-    private static void List(LeftPages pages, FrameConnection connection)
-    {
-        for (long from = 0; pages.NextRun(from, out var run); from = run.End)
-        {
-            connection.Send(FrameHeader.Of(FrameType.Held, run));
-        }
-
-        connection.Send(FrameHeader.Of(FrameType.ListDone));
-        connection.Flush();
-    }
 }

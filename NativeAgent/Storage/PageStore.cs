@@ -18,7 +18,7 @@ internal sealed class StoreFullException(string message) : IOException(message);
 /// </para>
 /// A process killed in the middle of a write leaves a page that it never acknowledged; its owner still has it and sends it again.
 /// </summary>
-internal sealed unsafe class PageStore : IDisposable
+internal sealed unsafe class PageStore : IHeldPages, IDisposable
 {
     /// <summary>Of the store in its directory.</summary>
     public const string FileName = "pages";

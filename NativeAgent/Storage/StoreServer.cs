@@ -86,7 +86,7 @@ internal sealed unsafe class StoreServer(PageStore store)
                     connection.Flush();
                     break;
                 case FrameType.List:
-                    List(connection);
+                    HeldPages.List(store, connection);
                     break;
                 default:
                     throw connection.Refuse($"A store takes no frames of type {(int)frame.Type}.");
@@ -103,35 +103,8 @@ internal sealed unsafe class StoreServer(PageStore store)
                 throw connection.Refuse($"A store takes no frames of type {(int)frame.Type} here.");
             }
 
-            int count = (int)frame.PageCount;
-            byte* content = buffer + count;
-            for (int i = 0; i < count; i++)
-            {
-                bool here = store.TryGet(frame.FirstPage + i, content);
-                buffer[i] = here ? (byte)1 : (byte)0;
-                content += here ? PageIndex.PageSize : 0;
-            }
-
-            Interlocked.Add(ref _read, count);
-            connection.Send(
-                FrameHeader.Of(FrameType.GetDone, frame.Range, frame.Sequence), new ReadOnlySpan<byte>(buffer, (int)(content - buffer)));
-            if (!connection.HasBufferedInput)
-            {
-                connection.Flush();
-            }
+            Interlocked.Add(ref _read, frame.PageCount);
+            HeldPages.Give(store, connection, frame, buffer);
         }
-    }
-
-    private void List(FrameConnection connection)
-    {
-        long from = 0;
-        while (store.NextHeld(from, out var run))
-        {
-            connection.Send(FrameHeader.Of(FrameType.Held, run));
-            from = run.End;
-        }
-
-        connection.Send(FrameHeader.Of(FrameType.ListDone));
-        connection.Flush();
     }
 }

@@ -132,7 +132,7 @@ public sealed unsafe class LeftPagesTests : IDisposable
     private static List<PageRange> Runs(LeftPages left)
     {
         var runs = new List<PageRange>();
-        for (long from = 0; left.NextRun(from, out var run); from = run.End)
+        for (long from = 0; left.NextHeld(from, out var run); from = run.End)
         {
             runs.Add(run);
         }
