@@ -39,6 +39,16 @@ function Wait-Quiet($KvmHost) {
     return $now
 }
 
+<# Waits until all that the guest has freed by now was looked for and given back: one look may be under way already, the next is whole. #>
+function Wait-Reclaim($KvmHost) {
+    $target = (Get-VmRemotePaging -KvmHost $KvmHost).ReclaimTurns + 2
+    for ($i = 0; $i -lt 400; $i++) {
+        if ((Get-VmRemotePaging -KvmHost $KvmHost).ReclaimTurns -ge $target) { return }
+        [void] [Threading.Thread]::CurrentThread.Join(50)
+    }
+    throw 'The main host does not look for what the guest has freed.'
+}
+
 function Invoke-Run([bool] $TrackUnused) {
     Say ''
     Say "== Split migration with tracking of unused memory $(if ($TrackUnused) { 'on' } else { 'off' })"
@@ -74,6 +84,7 @@ function Invoke-Run([bool] $TrackUnused) {
         # Fresh memory is taken from what the guest has free now; with tracking the main host counts the page-ins of that apart from
         # those of the guest's program and kernel, which were used before and go out and in as ever. Without, it knows no difference.
         [void] (Invoke-LabGuest -Guest $guest -Command 'pause')
+        if ($TrackUnused) { Wait-Reclaim $main }
         $before = Wait-Quiet $main
         $fresh = Invoke-LabGuest -Guest $guest -Command "fresh $freshMiB"
         $after = Get-VmRemotePaging -KvmHost $main

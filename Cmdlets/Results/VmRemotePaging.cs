@@ -28,6 +28,8 @@ public sealed class VmRemotePaging
         CleanDrops = paging.CleanDrops;
         UnusedFaults = paging.UnusedFaults;
         PageInsOfFree = paging.PageInsOfFree;
+        ReclaimTurns = paging.ReclaimTurns;
+        ReclaimedBytes = Pages(paging.ReclaimedPages);
         WriteProtectFaults = paging.WriteProtectFaults;
         SpuriousFaults = paging.SpuriousFaults;
         BytesIn = paging.BytesIn;
@@ -103,6 +105,15 @@ public sealed class VmRemotePaging
     /// carried dead content. 0 is the aim.
     /// </summary>
     public ulong PageInsOfFree { get; }
+
+    /// <summary>
+    /// How often the main host has looked for memory that the guest has freed, to give it back here and on the sub-hosts, since its
+    /// worker began. 0: it does not (the migration did not track unused memory), or has not come to it yet.
+    /// </summary>
+    public ulong ReclaimTurns { get; }
+
+    /// <summary>Memory that the guest had freed and that was given back so, in bytes, since the main host's worker began.</summary>
+    public ulong ReclaimedBytes { get; }
 
     /// <summary>Page-ins from each sub-host.</summary>
     public ulong[] PageInsBySubHost { get; }

@@ -58,6 +58,19 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         return count;
     }
 
+    public bool IsElsewhere(PageRange block)
+    {
+        for (long page = block.First; page < block.End; page++)
+        {
+            if (_core.Table[page].State == PageState.Remote)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
     public bool Freeze(long structPages)
     {
         var entry = _core.Table[structPages];

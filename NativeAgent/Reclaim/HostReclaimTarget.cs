@@ -66,6 +66,8 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         return data;
     }
 
+    public bool IsElsewhere(PageRange block) => false;
+
     public bool Freeze(long structPages) => Protect(new(structPages, 1), true);
 
     public void Thaw(long structPages) => Protect(new(structPages, 1), false);

@@ -11,6 +11,9 @@ internal interface IReclaimTarget
     /// <summary>How many pages of a free block take memory, here or on a sub-host.</summary>
     long Count(PageRange block);
 
+    /// <summary>Whether another host has some of a free block: the guest would have to fetch dead content from there.</summary>
+    bool IsElsewhere(PageRange block);
+
     /// <summary>Nobody writes this page until <see cref="Thaw"/>; whoever tries waits. False: not now.</summary>
     bool Freeze(long structPages);
 

@@ -72,7 +72,8 @@ internal sealed class Reclaimer : IFreeBlockSink
     /// <summary>Before a scan that is given this as its sink.</summary>
     /// <param name="kernel">As the scan uses it.</param>
     /// <param name="limits">How much and how fast.</param>
-    /// <param name="freeBefore">Only blocks all of whose pages are in it are taken: memory that the guest does not want back at once. Null: all.</param>
+    /// <param name="freeBefore">Only blocks all of whose pages are in it are taken, memory that the guest does not want back at once, and blocks of which another host
+    /// has a part: a guest that wants those back has a page of zeros sooner than a page from there. Null: all.</param>
     /// <param name="stop">Ends it after the batch under way.</param>
     public void Begin(GuestKernel kernel, ReclaimLimits limits, PageBitmap? freeBefore, CancellationToken stop)
     {
@@ -101,7 +102,7 @@ internal sealed class Reclaimer : IFreeBlockSink
     public void Found(ulong frame, long page, int order)
     {
         var block = new PageRange(page, 1L << order);
-        if (_stop.IsCancellationRequested || (_freeBefore is not null && !Covers(_freeBefore, block)))
+        if (_stop.IsCancellationRequested || (_freeBefore is not null && !Covers(_freeBefore, block) && !_target.IsElsewhere(block)))
         {
             return;
         }

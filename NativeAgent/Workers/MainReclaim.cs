@@ -30,6 +30,7 @@ internal sealed class MainReclaim : IDisposable
     private ProcessorCheck? _check;
     private VmReclaim? _reclaim;
     private long _freedPages;
+    private long _turns;
     private bool _disposed;
 
     public MainReclaim(Pager pager, int processId)
@@ -42,6 +43,9 @@ internal sealed class MainReclaim : IDisposable
 
     /// <summary>Pages given back since this worker began.</summary>
     public long FreedPages => Volatile.Read(ref _freedPages);
+
+    /// <summary>How many times the guest's free memory was looked for, and what was found was given back, since this worker began.</summary>
+    public long Turns => Volatile.Read(ref _turns);
 
     /// <summary>Before the pager is stopped and the stores are disposed.</summary>
     public void Dispose()
@@ -122,6 +126,7 @@ internal sealed class MainReclaim : IDisposable
         var figures = _reclaim.Turn(s_limits, settledOnly, _stop.Token);
         _target.Saw(_reclaim.SeenFree);
         Volatile.Write(ref _freedPages, _freedPages + figures.FreedPages);
+        Volatile.Write(ref _turns, _turns + 1);
         return true;
     }
 }

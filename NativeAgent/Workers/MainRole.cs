@@ -122,6 +122,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         paging.VmRunning = _directory.Has(Markers.Running);
         paging.Restarts = (ulong)_restarts;
         paging.ReclaimedPages = (ulong)(_reclaim?.FreedPages ?? 0);
+        paging.ReclaimTurns = (ulong)(_reclaim?.Turns ?? 0);
         paging.SubHosts.AddRange(_subs.Select(sub => sub.Host));
         if (_sourceStore is { } source && paging.RemotePages.Count > _subs.Length)
         {

@@ -57,6 +57,30 @@ public sealed class ReclaimerTests
         Assert.Equal(0, target.Dropped + target.Held + target.LetGoPages);
     }
 
+    [Fact]
+    public void Only_settled_blocks_are_dropped_when_that_is_asked()
+    {
+        var (figures, _) = Reclaim(static (guest, target) => target.FreeBefore = new(PageOf(guest, High), 1024 + 1023));
+        Assert.Equal(1024, figures.FreedPages);
+    }
+
+    [Fact]
+    public void A_block_that_another_host_has_a_part_of_does_not_wait_until_it_is_settled()
+    {
+        var (figures, _) = Reclaim(static (guest, target) =>
+        {
+            target.FreeBefore = new(PageOf(guest, High), 1024 + 1023);
+            target.Elsewhere.Add(PageOf(guest, High + 4096));
+        });
+        Assert.Equal(1024 + 8, figures.FreedPages);
+    }
+
+    private static long PageOf(SyntheticGuest guest, ulong frame)
+    {
+        Assert.True(guest.Ram.TryPageOf(new GuestPhysicalAddress(frame << 12), out long page));
+        return page;
+    }
+
     private static (ReclaimFigures Figures, Target Target) Reclaim(Action<SyntheticGuest, Target> prepare)
     {
         using var guest = new SyntheticGuest(new());
@@ -70,7 +94,9 @@ public sealed class ReclaimerTests
         using var scanner = new FreePageScanner(kernel, guest.Ram, mayMap: false);
         using var free = new PageBitmap(guest.Ram.PageCount);
         var reclaimer = new Reclaimer(guest.Ram, target, check);
-        reclaimer.Begin(kernel, new(), null, CancellationToken.None);
+        using var freeBefore = target.FreeBefore is null ? null : new PageBitmap(guest.Ram.PageCount);
+        freeBefore?.Fill(target.FreeBefore!.Value, true);
+        reclaimer.Begin(kernel, new(), freeBefore, CancellationToken.None);
         scanner.Visit(free, reclaimer);
         return (reclaimer.Finish(), target);
     }
@@ -81,6 +107,12 @@ public sealed class ReclaimerTests
         public Action? Freezing { get; set; }
 
         public ulong Root { get; set; }
+
+        /// <summary>First pages of blocks that another host has a part of.</summary>
+        public HashSet<long> Elsewhere { get; } = [];
+
+        /// <summary>What the guest had free before; null: that is not asked.</summary>
+        public PageRange? FreeBefore { get; set; }
 
         public bool Refuses { get; set; }
 
@@ -93,6 +125,8 @@ public sealed class ReclaimerTests
         public long LetGoPages { get; private set; }
 
         public long Count(PageRange block) => block.Count;
+
+        public bool IsElsewhere(PageRange block) => Elsewhere.Contains(block.First);
 
         public bool Freeze(long structPages)
         {
