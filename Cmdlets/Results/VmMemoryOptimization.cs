@@ -13,6 +13,7 @@ public sealed class VmMemoryOptimization
         ulong page = turn.PageSizeBytes;
         FoundBytes = turn.FoundPages * page;
         FreedBytes = turn.FreedPages * page;
+        FreedRemoteBytes = turn.FreedRemotePages * page;
         TakenBackBlocks = turn.TakenBackBlocks;
         Milliseconds = turn.Milliseconds;
         UsedBytes = turn.Memory.UsedPages * page;
@@ -34,6 +35,9 @@ public sealed class VmMemoryOptimization
 
     /// <summary>Given back to the host; 0 with -WhatIf.</summary>
     public ulong FreedBytes { get; }
+
+    /// <summary>Of that: what only sub-hosts had, of a split VM.</summary>
+    public ulong FreedRemoteBytes { get; }
 
     /// <summary>Blocks that the guest used again before they could be given back.</summary>
     public ulong TakenBackBlocks { get; }

@@ -20,6 +20,12 @@ public sealed class VmUnusedMemory
         Reason = memory.Reason;
         ScanMilliseconds = memory.ScanMilliseconds;
         FindMilliseconds = memory.FindMilliseconds;
+        Time = memory.UnixMilliseconds == 0 ? DateTimeOffset.Now : DateTimeOffset.FromUnixTimeMilliseconds(memory.UnixMilliseconds).ToLocalTime();
+        BecameUsedBytes = memory.BecameUsedPages * page;
+        BecameUnusedBytes = memory.BecameUnusedPages * page;
+        ReclaimedBytes = memory.ReclaimedPages * page;
+        Changes = [.. memory.Changes.Select(change => new VmMemoryChange(change, page))];
+        HasMoreChanges = memory.MoreChanges;
     }
 
     /// <summary>The VM's name.</summary>
@@ -37,7 +43,10 @@ public sealed class VmUnusedMemory
     /// <summary>All the rest.</summary>
     public ulong UnusedBytes => MemoryBytes - Math.Min(UsedBytes, MemoryBytes);
 
-    /// <summary>Not written since the guest started.</summary>
+    /// <summary>When it was looked at, by the host's clock.</summary>
+    public DateTimeOffset Time { get; }
+
+    /// <summary>Not written since the guest started, or since its memory was given back: it lies nowhere.</summary>
     public ulong NeverTouchedBytes { get; }
 
     /// <summary>Used once, and free in the guest kernel's page allocator now.</summary>
@@ -61,6 +70,44 @@ public sealed class VmUnusedMemory
     /// <summary>How long finding the guest kernel's structures took, before the first look.</summary>
     public double FindMilliseconds { get; }
 
+    /// <summary>What has become used since the look before; 0 at the first.</summary>
+    public ulong BecameUsedBytes { get; }
+
+    /// <summary>What has become unused since the look before; 0 at the first.</summary>
+    public ulong BecameUnusedBytes { get; }
+
+    /// <summary>Of a split VM: what its main host has given back, there and on the sub-hosts, since its worker was started.</summary>
+    public ulong ReclaimedBytes { get; }
+
+    /// <summary>With -IncludeChanges: the memory that is something else than at the look before, in its order.</summary>
+    public VmMemoryChange[] Changes { get; }
+
+    /// <summary>There were more changes than <see cref="Changes"/> lists.</summary>
+    public bool HasMoreChanges { get; }
+
     /// <inheritdoc/>
     public override string ToString() => VM;
+}
+
+/// <summary>A part of a VM's memory that has become something else.</summary>
+public sealed class VmMemoryChange
+{
+    internal VmMemoryChange(MemoryChange change, ulong pageBytes)
+    {
+        Start = change.FirstPage * pageBytes;
+        Length = change.Pages * pageBytes;
+        Kind = (VmMemoryKind)change.Kind;
+    }
+
+    /// <summary>Where it begins, in bytes, with the VM's memory blocks laid end to end.</summary>
+    public ulong Start { get; }
+
+    /// <summary>Its bytes.</summary>
+    public ulong Length { get; }
+
+    /// <summary>What it is now.</summary>
+    public VmMemoryKind Kind { get; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"0x{Start:x} + {Length}: {Kind}";
 }

@@ -15,6 +15,7 @@ public sealed class OptimizeVmMemoryCommand : FCtransCmdlet
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [ValidateNotNull]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
     public VmReference[] VM { get; set; } = [];
 
     /// <summary>

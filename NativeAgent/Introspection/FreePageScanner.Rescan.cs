@@ -114,6 +114,7 @@ internal sealed unsafe partial class FreePageScanner
     private long ClearFrames(ulong from, ulong until)
     {
         var range = new PageRange(PageOf(from), (long)(until - from));
+        _ballooning?.Fill(range, false);
         return _unused.ClearCounting(range);
     }
 }

@@ -46,6 +46,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     private long _refused;
     private long _unknown;
     private IFreeBlockSink? _sink;
+    private PageBitmap? _ballooning;
 
     /// <param name="kernel">Found in this RAM; must outlive the scanner.</param>
     /// <param name="ram">The guest's RAM.</param>
@@ -70,6 +71,9 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
             }
         }
     }
+
+    /// <summary>Gets the ballooned pages apart from the free ones, touched or not; null: nobody asks. As of the last scan, and kept up by rescans.</summary>
+    public PageBitmap? Ballooned { get; set; }
 
     /// <summary>Clears <paramref name="unused"/> and sets in it every page that the guest does not use.</summary>
     /// <param name="unused">One bit for each page of the RAM.</param>
@@ -125,6 +129,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(unused.PageCount, _ram.PageCount);
         long start = Stopwatch.GetTimestamp();
+        Ballooned?.Clear();
         Begin(unused, holes);
         foreach (ref readonly var segment in _ram.Segments)
         {
@@ -157,6 +162,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
         _kernel.Forget();
         _unused = unused;
         _holes = holes;
+        _ballooning = Ballooned;
         _free = _buddy = _ballooned = _refused = _unknown = 0;
     }
 
@@ -335,6 +341,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
                     bool hole = _holes is not null && _holes[page];
                     long added = _unused.SetCounting(new(page, 1));
                     _ballooned += hole ? 0 : added;
+                    _ballooning?.Fill(new(page, 1), true);
                 }
 
                 i++;

@@ -1,3 +1,5 @@
+using FCtrans.Agent.Tracking;
+
 namespace FCtrans.Agent.Introspection;
 
 /// <summary>What is known of a guest's unused memory, in pages of 4096 bytes, and how it is known.</summary>
@@ -35,4 +37,12 @@ internal sealed record UnusedFigures
 
     /// <summary>Time taken to find the kernel; 0 when it was known already.</summary>
     public double FindMilliseconds { get; init; }
+
+    /// <summary>These, with the pages of each kind as <paramref name="set"/> has them.</summary>
+    public UnusedFigures With(UnusedSet set) => this with
+    {
+        NeverTouched = set.NeverTouchedPages,
+        Free = set.FreePages,
+        Ballooned = set.BalloonedPages,
+    };
 }

@@ -48,6 +48,9 @@ internal sealed class UnusedPages : IUnusedPages
     public static UnusedPages Open(GuestRam ram, bool mayMap, Func<IReadOnlyList<GuestProcessor>>? processors = null)
         => new(ram, mayMap, processors);
 
+    /// <summary>Gets the ballooned pages at each <see cref="Refresh"/>, which puts them among the unused ones too; null: nobody asks.</summary>
+    public PageBitmap? Ballooned { get; set; }
+
     /// <summary>The guest kernel's command line; null when it can't be read.</summary>
     public string? CommandLine { get; private set; }
 
@@ -61,6 +64,7 @@ internal sealed class UnusedPages : IUnusedPages
         double findMilliseconds = FindKernel();
         if (_scanner is not null && _poisoned is null)
         {
+            _scanner.Ballooned = Ballooned;
             var result = _scanner.Scan(unused);
             // Where the command line was read it has answered this; the pattern is a second opinion, taken once.
             if ((CommandLine is not null && findMilliseconds == 0) || !PagePoisoning.PatternIn(_ram, unused))
@@ -75,6 +79,7 @@ internal sealed class UnusedPages : IUnusedPages
 
         long start = Stopwatch.GetTimestamp();
         unused.Clear();
+        Ballooned?.Clear();
         long neverTouched = _mayMap ? NeverTouchedPages.AddTo(_ram, unused) : 0;
         return new()
         {
@@ -118,7 +123,8 @@ internal sealed class UnusedPages : IUnusedPages
     public void VisitFree(PageBitmap free, IFreeBlockSink sink)
     {
         free.Clear();
-        _scanner!.Visit(free, sink);
+        _scanner!.Ballooned = null;
+        _scanner.Visit(free, sink);
     }
 
     /// <summary>As <see cref="FreePageScanner.NeverTouched"/>, of the kernel as of the last <see cref="Refresh"/>.</summary>

@@ -115,6 +115,23 @@ internal sealed unsafe class PageHeat : IDisposable
     /// <summary>The page was wanted while it was leaving.</summary>
     public void TakenBack(long page) => Warm(page);
 
+    /// <summary>Sets the pages of which it is known that the guest wants them often. Any thread.</summary>
+    public void AddHotTo(PageBitmap into)
+    {
+        if (_pinned is { } pinned)
+        {
+            into.Or(pinned);
+        }
+
+        for (long page = 0; page < into.PageCount; page++)
+        {
+            if (_returns[page] != 0)
+            {
+                into[page] = true;
+            }
+        }
+    }
+
     public void Dispose()
     {
         NativeMemory.Free(_heat);

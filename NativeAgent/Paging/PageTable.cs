@@ -1,5 +1,7 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Paging;
 
@@ -84,6 +86,36 @@ internal sealed unsafe class PageTable : IDisposable
 
     /// <summary>Pages of which this sub-host holds a copy, be it the only one, a good one or an old one: what it uses of its room.</summary>
     public long CopiesAt(int sub) => Volatile.Read(ref _counters->Copies[sub]);
+
+    /// <summary>Makes <paramref name="into"/>, which has as many pages, the set of the pages that are unused now.</summary>
+    public void CopyUnused(PageBitmap into)
+    {
+        ArgumentOutOfRangeException.ThrowIfNotEqual(into.PageCount, PageCount);
+        for (long word = 0; word < into.WordCount; word++)
+        {
+            long first = word << 6;
+            ulong unused = 0;
+            if (first + 64 <= PageCount)
+            {
+                // Unused pages have no sub-host beside them: their byte is 0.
+                unused = Vector256.Equals(Vector256.Load(_entries + first), Vector256<byte>.Zero).ExtractMostSignificantBits()
+                    | (ulong)Vector256.Equals(Vector256.Load(_entries + first + 32), Vector256<byte>.Zero).ExtractMostSignificantBits() << 32;
+            }
+            else
+            {
+                for (int i = 0; first + i < PageCount; i++)
+                {
+                    unused |= (_entries[first + i] == 0 ? 1UL : 0) << i;
+                }
+            }
+
+            ref ulong old = ref into.Words(word, 1)[0];
+            if (old != unused)
+            {
+                old = unused;
+            }
+        }
+    }
 
     /// <summary>Moves a page if it still is what the caller saw.</summary>
     /// <exception cref="InvalidOperationException">There is no such transition: a bug in the caller.</exception>

@@ -45,6 +45,9 @@ internal sealed class Pager : IDisposable
         }
     }
 
+    /// <summary>Pages of the VM.</summary>
+    public long PageCount => _core.Table.PageCount;
+
     /// <summary>The most pages that stay here; may change at any time, up or down. At least 256.</summary>
     public long LimitPages
     {
@@ -132,6 +135,19 @@ internal sealed class Pager : IDisposable
 
     /// <summary>What drops free pages of this VM. Dispose it before this.</summary>
     public PagingReclaimTarget OpenReclaimTarget() => new(_core);
+
+    /// <summary>As <see cref="PageTable.CopyUnused"/>.</summary>
+    public void CopyUnused(PageBitmap into) => _core.Table.CopyUnused(into);
+
+    /// <summary>Sets the pages that the evictor spares, or would if they were here: see <see cref="PageHeat"/>.</summary>
+    public void AddHotTo(PageBitmap into) => _core.Heat.AddHotTo(into);
+
+    /// <summary>What draws the map of the VM's memory, as the table has it then. Use it before this is disposed.</summary>
+    /// <param name="ram">The VM's RAM, with its segments.</param>
+    /// <param name="set">Its unused pages.</param>
+    /// <param name="hot">Its hot pages.</param>
+    /// <param name="subHosts">How many sub-hosts are told apart.</param>
+    public MemoryMapBuilder Map(GuestRam ram, UnusedSet set, PageBitmap hot, int subHosts) => new(ram, set, hot, _core.Table, subHosts);
 
     /// <summary>The counts now; any thread, any time between <see cref="Start"/> and Dispose.</summary>
     public PagingFigures Snapshot()

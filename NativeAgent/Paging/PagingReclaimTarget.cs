@@ -31,6 +31,8 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         _acknowledged = new bool[core.Stores.Length];
     }
 
+    public long RemoteDropped { get; private set; }
+
     /// <summary>No more waiting for sub-hosts that are away. From any thread.</summary>
     public void Stop() => _stop = true;
 
@@ -110,7 +112,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         }
 
         bool held = false;
-        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        for (long at = pages.First; _held.NextRunIn(new(at, pages.End - at), out var run); at = run.End)
         {
             held = true;
             if (_core.Pages.Protect(run) != 0)
@@ -152,14 +154,14 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         }
 
         long dropped = 0;
-        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        for (long at = pages.First; _held.NextRunIn(new(at, pages.End - at), out var run); at = run.End)
         {
             if (_core.Pages.Punch(run) != 0)
             {
                 LetGoOfHere(run);
             }
 
-            for (long inner = run.First; Next(_held, inner, run.End, out var gone); inner = gone.End)
+            for (long inner = run.First; _held.NextRunIn(new(inner, run.End - inner), out var gone); inner = gone.End)
             {
                 // Before they are anybody else's: a page that comes back may be protected for another reason.
                 _core.Pages.Unprotect(gone);
@@ -171,6 +173,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
                 _core.Pages.Wake(gone);
                 _held.Fill(gone, false);
                 dropped += gone.Count;
+                RemoteDropped += _wasRemote.CountIn(gone);
             }
         }
 
@@ -181,7 +184,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     public void LetGo(PageRange pages)
     {
         LetGoOfHere(pages);
-        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        for (long at = pages.First; _held.NextRunIn(new(at, pages.End - at), out var run); at = run.End)
         {
             _core.Pages.Unprotect(run);
             for (long page = run.First; page < run.End; page++)
@@ -202,24 +205,12 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
     private static bool IsTakeable(PageState state) => state is PageState.Resident or PageState.ResidentClean or PageState.Remote;
 
-    private static bool Next(PageBitmap set, long from, long end, out PageRange run)
-    {
-        if (from >= end || !set.NextRun(from, end - from, out run) || run.First >= end)
-        {
-            run = default;
-            return false;
-        }
-
-        run = run.End > end ? new(run.First, end - run.First) : run;
-        return true;
-    }
-
     private bool IsForgotten(long page) => _core.Table[page].Sub is var sub && (sub < 0 || _acknowledged[sub] || _core.FateOf(sub) == StoreFate.Gone);
 
     /// <summary>Held pages whose content is in the RAM file stay, writable.</summary>
     private void LetGoOfHere(PageRange pages)
     {
-        for (long at = pages.First; Next(_held, at, pages.End, out var run); at = run.End)
+        for (long at = pages.First; _held.NextRunIn(new(at, pages.End - at), out var run); at = run.End)
         {
             for (long page = run.First; page < run.End; page++)
             {

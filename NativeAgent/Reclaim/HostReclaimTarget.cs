@@ -11,6 +11,9 @@ namespace FCtrans.Agent.Reclaim;
 /// </summary>
 internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
 {
+    /// <summary>Dropped at once, in pages: whoever takes a page of a large block meanwhile waits for no more than 4 MiB.</summary>
+    private const long PiecePages = 1024;
+
     private readonly GuestRam _ram;
     private readonly Userfaultfd _userfaultfd;
 
@@ -51,20 +54,7 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         }
     }
 
-    public long Count(PageRange block)
-    {
-        var holes = NeverTouched!.Pages;
-        long data = 0;
-        for (long page = holes.NextClear(block.First); page >= 0 && page < block.End;)
-        {
-            long end = holes.NextSet(page);
-            end = end < 0 || end > block.End ? block.End : end;
-            data += end - page;
-            page = end < block.End ? holes.NextClear(end) : -1;
-        }
-
-        return data;
-    }
+    public long Count(PageRange block) => block.Count - NeverTouched!.Pages.CountIn(block);
 
     public bool IsElsewhere(PageRange block) => false;
 
@@ -76,16 +66,13 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
 
     public long Drop(PageRange pages)
     {
-        long count = Count(pages);
-        var block = _ram.BlockOf(pages.First);
-        bool done = SparseFile.PunchHole(block.File, (pages.First - block.FirstPage) << PageIndex.PageShift, pages.Bytes) == 0;
-        if (done)
+        long dropped = 0;
+        for (long first = pages.First; first < pages.End; first += PiecePages)
         {
-            NeverTouched!.Pages.Fill(pages, true);
+            dropped += DropPiece(new(first, Math.Min(PiecePages, pages.End - first)));
         }
 
-        Protect(pages, false);
-        return done ? count : 0;
+        return dropped;
     }
 
     public void LetGo(PageRange pages) => Protect(pages, false);
@@ -106,6 +93,20 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         }
 
         _userfaultfd.Dispose();
+    }
+
+    private long DropPiece(PageRange pages)
+    {
+        long count = Count(pages);
+        var block = _ram.BlockOf(pages.First);
+        bool done = SparseFile.PunchHole(block.File, (pages.First - block.FirstPage) << PageIndex.PageShift, pages.Bytes) == 0;
+        if (done)
+        {
+            NeverTouched!.Pages.Fill(pages, true);
+        }
+
+        Protect(pages, false);
+        return done ? count : 0;
     }
 
     private bool Protect(PageRange pages, bool protect)

@@ -8,6 +8,9 @@ namespace FCtrans.Agent.Reclaim;
 /// </summary>
 internal interface IReclaimTarget
 {
+    /// <summary>Pages that went and that only a sub-host had, in all.</summary>
+    long RemoteDropped => 0;
+
     /// <summary>How many pages of a free block take memory, here or on a sub-host.</summary>
     long Count(PageRange block);
 

@@ -42,7 +42,9 @@ internal sealed class Reclaimer : IFreeBlockSink
 {
     private const int MaxBlocks = 512;
     private const int MaxHeads = 64;
-    private const long MaxPages = 4096;
+
+    /// <summary>64 MiB: the question to QEMU costs as much as giving some MiB back, so that it is asked for many at once.</summary>
+    private const long MaxPages = 16384;
 
     private readonly GuestRam _ram;
     private readonly IReclaimTarget _target;
@@ -59,6 +61,7 @@ internal sealed class Reclaimer : IFreeBlockSink
     private long _pages;
     private long _began;
     private double _worked;
+    private long _remoteBefore;
     private long _resumed;
     private ReclaimFigures _figures;
 
@@ -88,6 +91,7 @@ internal sealed class Reclaimer : IFreeBlockSink
         _freeBefore = freeBefore;
         _stop = stop;
         _figures = default;
+        _remoteBefore = _target.RemoteDropped;
         _worked = 0;
         _began = _resumed = Stopwatch.GetTimestamp();
     }
@@ -96,13 +100,17 @@ internal sealed class Reclaimer : IFreeBlockSink
     public ReclaimFigures Finish()
     {
         Flush();
-        return _figures with { Milliseconds = _worked + Stopwatch.GetElapsedTime(_resumed).TotalMilliseconds };
+        return _figures with
+        {
+            FreedRemotePages = _target.RemoteDropped - _remoteBefore,
+            Milliseconds = _worked + Stopwatch.GetElapsedTime(_resumed).TotalMilliseconds,
+        };
     }
 
     public void Found(ulong frame, long page, int order)
     {
         var block = new PageRange(page, 1L << order);
-        if (_stop.IsCancellationRequested || (_freeBefore is not null && !Covers(_freeBefore, block) && !_target.IsElsewhere(block)))
+        if (_stop.IsCancellationRequested || (_freeBefore is not null && !_freeBefore.Covers(block) && !_target.IsElsewhere(block)))
         {
             return;
         }
@@ -133,12 +141,6 @@ internal sealed class Reclaimer : IFreeBlockSink
 
         _blocks[_blockCount++] = new(block, order, address, physical, head);
         _pages += block.Count;
-    }
-
-    private static bool Covers(PageBitmap set, PageRange range)
-    {
-        long clear = set.NextClear(range.First);
-        return clear < 0 || clear >= range.End;
     }
 
     /// <summary>Where the structure of a frame lies; false when it is not in one page.</summary>
@@ -309,6 +311,9 @@ internal record struct ReclaimFigures
 
     /// <summary>Those whose memory was given back.</summary>
     public long FreedPages;
+
+    /// <summary>Those of <see cref="FreedPages"/> that only a sub-host had.</summary>
+    public long FreedRemotePages;
 
     /// <summary>Blocks that were no longer free when they were looked at for the last time, or of which that was not certain.</summary>
     public long TakenBack;

@@ -1,5 +1,8 @@
 using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Injection;
 using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Workers;
 using FCtrans.Contracts;
 using Grpc.Core;
@@ -26,17 +29,28 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         return reply;
     });
 
-    public override Task<UnusedMemory> GetUnusedMemory(GetUnusedMemoryRequest request, ServerCallContext context) =>
-        Off(() => VmInspector.FindUnusedMemory(FindVm(request.Vm)));
+    public override Task<UnusedMemory> GetUnusedMemory(GetUnusedMemoryRequest request, ServerCallContext context) => OfMemory(
+        request.Vm,
+        memory => MemoryCalls.Look(memory, request.Vm),
+        async worker => await worker.GetUnusedMemoryAsync(request, Options(context)));
+
+    public override Task WatchUnusedMemory(
+        WatchUnusedMemoryRequest request, IServerStreamWriter<UnusedMemory> responseStream, ServerCallContext context) => OfMemory(
+        request.Vm,
+        memory => Done(() => MemoryCalls.Watch(memory, request, responseStream.WriteAndWait, context.CancellationToken)),
+        worker => PassOn(worker.WatchUnusedMemory(request, Options(context)), responseStream));
+
+    public override Task GetMemoryMap(
+        GetMemoryMapRequest request, IServerStreamWriter<MemoryMapPart> responseStream, ServerCallContext context) => OfMemory(
+        request.Vm,
+        memory => Done(() => MemoryCalls.Map(memory, request, responseStream.WriteAndWait, context.CancellationToken)),
+        worker => PassOn(worker.GetMemoryMap(request, Options(context)), responseStream));
 
     public override Task OptimizeMemory(
-        OptimizeMemoryRequest request, IServerStreamWriter<OptimizedMemory> responseStream, ServerCallContext context) => Off(() =>
-    {
-        // Blocking on purpose: a caller that reads slowly slows the turns down instead of filling memory.
-        VmInspector.OptimizeMemory(
-            FindVm(request.Vm), request, turn => responseStream.WriteAsync(turn).GetAwaiter().GetResult(), context.CancellationToken);
-        return true;
-    });
+        OptimizeMemoryRequest request, IServerStreamWriter<OptimizedMemory> responseStream, ServerCallContext context) => OfMemory(
+        request.Vm,
+        memory => Done(() => MemoryCalls.Optimize(memory, request, responseStream.WriteAndWait, context.CancellationToken)),
+        worker => PassOn(worker.OptimizeMemory(request, Options(context)), responseStream));
 
     public override Task<LibvirtDomainDescription> GetLibvirtDomain(GetLibvirtDomainRequest request, ServerCallContext context) =>
         Off(() => VmInspector.DescribeDomain(FindVm(request.Vm)));
@@ -72,6 +86,57 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         };
     }
 
+    private static CallOptions Options(ServerCallContext context) => new(cancellationToken: context.CancellationToken);
+
+    private static bool Done(Action work)
+    {
+        work();
+        return true;
+    }
+
+    /// <summary>A call about a VM's memory: done here, or by the worker that pages the VM on this host.</summary>
+    private static async Task<T> OfMemory<T>(string name, Func<IVmMemory, T> here, Func<Worker.WorkerClient, Task<T>> there)
+    {
+        var vm = await Task.Run(() => FindVm(name));
+        if (VmInspector.WorkerOf(vm) is not { Role: WorkerRole.Main } directory)
+        {
+            return await Off(() =>
+            {
+                using var memory = VmInspector.OpenMemory(vm);
+                return here(memory);
+            });
+        }
+
+        using var channel = WorkerClient.Open(directory);
+        try
+        {
+            return await there(new Worker.WorkerClient(channel));
+        }
+        catch (RpcException e) when (e.Status.DebugException is not null && e.StatusCode != StatusCode.Cancelled)
+        {
+            throw new RpcException(new Status(
+                StatusCode.FailedPrecondition, "The worker that pages the VM does not answer. It may be starting again: try once more."));
+        }
+        catch (RpcException e)
+        {
+            // Without the trailers of the other connection: they are not ours to send.
+            throw new RpcException(new Status(e.StatusCode, e.Status.Detail));
+        }
+    }
+
+    private static async Task<bool> PassOn<T>(AsyncServerStreamingCall<T> call, IServerStreamWriter<T> to)
+    {
+        using (call)
+        {
+            while (await call.ResponseStream.MoveNext(CancellationToken.None))
+            {
+                await to.WriteAsync(call.ResponseStream.Current);
+            }
+        }
+
+        return true;
+    }
+
     /// <summary>Runs blocking work off the server's threads; what goes wrong reaches the caller with its reason.</summary>
     private static async Task<T> Off<T>(Func<T> work)
     {
@@ -83,7 +148,7 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         {
             throw new RpcException(new Status(StatusCode.InvalidArgument, e.Message));
         }
-        catch (Exception e) when (e is InvalidOperationException or IOException or MonitorException or UnauthorizedAccessException)
+        catch (Exception e) when (e is InvalidOperationException or IOException or MonitorException or UnauthorizedAccessException or GuestRamException or KernelException or InjectionException)
         {
             throw new RpcException(new Status(StatusCode.FailedPrecondition, e.Message));
         }

@@ -1,8 +1,5 @@
 using FCtrans.Agent.Hypervisor;
-using FCtrans.Agent.Introspection;
-using FCtrans.Agent.Memory;
 using FCtrans.Agent.Reclaim;
-using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Workers;
 using FCtrans.Contracts;
 
@@ -13,9 +10,6 @@ internal static class VmInspector
 {
     // One client at a time: another's call may be under way.
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(2);
-
-    private const int ShortestIntervalMilliseconds = 100;
-    private const int LongestIntervalMilliseconds = 3_600_000;
 
     public static VmInfo Describe(QemuProcess vm)
     {
@@ -31,7 +25,7 @@ internal static class VmInspector
             QemuVersion = vm.QemuVersion,
             Vcpus = vm.VCpus,
             RunState = RunState(vm),
-            SplitId = SplitOf(vm),
+            SplitId = WorkerOf(vm)?.SplitId ?? "",
             ResidentBytes = (ulong)vm.ResidentBytes,
             Manager = vm.Libvirt is null ? "" : "libvirt",
         };
@@ -58,93 +52,13 @@ internal static class VmInspector
         return info;
     }
 
+    /// <summary>The memory of a VM of this host, to be looked at from here: when the VM is not split, or this is its source. The caller's.</summary>
     /// <exception cref="InvalidOperationException">Its memory can't be read.</exception>
-    public static UnusedMemory FindUnusedMemory(QemuProcess vm)
+    public static HostVmMemory OpenMemory(QemuProcess vm)
     {
         RefuseUnreadable(vm);
-        using var monitor = QemuMonitor.Connect(vm.MonitorPath, s_monitorTimeout);
-        using var ram = GuestRamFactory.Open(vm, monitor);
-        bool paged = SplitOf(vm).Length > 0;
-        using var pages = UnusedPages.Open(ram, mayMap: !paged, () => GuestProcessor.Ask(monitor));
-        using var unused = new PageBitmap(ram.PageCount);
-        var found = pages.Refresh(unused);
-        return ToContract(vm, found);
+        return new HostVmMemory(vm, tracked: WorkerOf(vm) is not null);
     }
-
-    /// <summary>Gives free memory back, turn by turn, until it is done or <paramref name="stop"/> comes.</summary>
-    /// <param name="vm">A VM that is not split.</param>
-    /// <param name="request">As the caller has sent it.</param>
-    /// <param name="turned">Told of each turn.</param>
-    /// <param name="stop">Ends it after the batch under way.</param>
-    /// <exception cref="InvalidOperationException">Its memory can't be read, or has an owner already.</exception>
-    public static void OptimizeMemory(QemuProcess vm, OptimizeMemoryRequest request, Action<OptimizedMemory> turned, CancellationToken stop)
-    {
-        RefuseUnreadable(vm);
-        if (SplitOf(vm).Length > 0)
-        {
-            throw new InvalidOperationException(
-                "The VM is split, or being migrated: its main host gives free memory back by itself, on all hosts.");
-        }
-
-        var limits = new ReclaimLimits
-        {
-            WhatIf = request.WhatIf,
-            BytesPerSecond = (long)Math.Min(request.BytesPerSecond, long.MaxValue),
-            ProcessorPercent = request.ProcessorPercent == 0 ? 100 : Math.Clamp(request.ProcessorPercent, 1, 100),
-        };
-        int interval = Math.Clamp(request.IntervalMilliseconds, ShortestIntervalMilliseconds, LongestIntervalMilliseconds);
-        QemuMonitor? monitor = QemuMonitor.Connect(vm.MonitorPath, s_monitorTimeout);
-        IReadOnlyList<GuestProcessor> Ask() => GuestProcessor.Ask(monitor!);
-        try
-        {
-            using var ram = GuestRamFactory.Open(vm, monitor);
-            using var pages = UnusedPages.Open(ram, mayMap: true, Ask);
-            using var check = new ProcessorCheck(Ask);
-            using var target = HostReclaimTarget.Attach(ram, vm.Pid);
-            using var reclaim = new VmReclaim(ram, pages, target, check);
-            do
-            {
-                monitor ??= QemuMonitor.Connect(vm.MonitorPath, s_monitorTimeout);
-                var figures = reclaim.Turn(limits, settledOnly: request.Continuous, stop);
-                turned(new OptimizedMemory
-                {
-                    PageSizeBytes = PageIndex.PageSize,
-                    FoundPages = (ulong)figures.FoundPages,
-                    FreedPages = (ulong)figures.FreedPages,
-                    TakenBackBlocks = (ulong)figures.TakenBack,
-                    Milliseconds = figures.Milliseconds,
-                    Memory = ToContract(vm, reclaim.Seen!),
-                });
-                if (request.Continuous)
-                {
-                    // A monitor has one client at a time: between the turns it is free for others.
-                    monitor.Dispose();
-                    monitor = null;
-                }
-            }
-            while (request.Continuous && !stop.WaitHandle.WaitOne(interval));
-        }
-        finally
-        {
-            monitor?.Dispose();
-        }
-    }
-
-    private static UnusedMemory ToContract(QemuProcess vm, UnusedFigures found) => new()
-    {
-        Vm = vm.Name,
-        PageSizeBytes = PageIndex.PageSize,
-        TotalPages = (ulong)found.Total,
-        NeverTouchedPages = (ulong)found.NeverTouched,
-        FreePages = (ulong)found.Free,
-        BalloonedPages = (ulong)found.Ballooned,
-        UsedPages = (ulong)found.Used,
-        GuestKernel = found.GuestKernel,
-        Method = found.Method,
-        Reason = found.Reason,
-        ScanMilliseconds = found.ScanMilliseconds,
-        FindMilliseconds = found.FindMilliseconds,
-    };
 
     private static void RefuseUnreadable(QemuProcess vm)
     {
@@ -193,7 +107,8 @@ internal static class VmInspector
         }
     }
 
-    private static string SplitOf(QemuProcess vm)
+    /// <summary>The worker of this host that has to do with a VM's memory, its source's or its main host's; null: the VM is not split.</summary>
+    public static WorkerDirectory? WorkerOf(QemuProcess vm)
     {
         foreach (var directory in WorkerDirectory.All())
         {
@@ -210,10 +125,10 @@ internal static class VmInspector
             };
             if (processId == vm.Pid)
             {
-                return spec.SplitId;
+                return directory;
             }
         }
 
-        return "";
+        return null;
     }
 }

@@ -10,6 +10,7 @@ internal sealed class WorkerServer : IDisposable
     private static readonly TimeSpan s_longestDrain = TimeSpan.FromSeconds(5);
 
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly CancellationTokenSource _stopping = new();
     private readonly WebApplication _application;
     private int _calls;
 
@@ -26,6 +27,9 @@ internal sealed class WorkerServer : IDisposable
 
     /// <summary>Completes when the role's work has ended.</summary>
     public Task Ended => _ended.Task;
+
+    /// <summary>Set when it has: for calls that would go on for ever.</summary>
+    public CancellationToken Stopping => _stopping.Token;
 
     public static WorkerServer Start(string socketPath, IWorkerRole role)
     {
@@ -45,6 +49,7 @@ internal sealed class WorkerServer : IDisposable
     public void Drain()
     {
         _ended.TrySetResult();
+        _stopping.Cancel();
         SpinWait.SpinUntil(() => Volatile.Read(ref _calls) == 0, s_longestDrain);
     }
 
@@ -53,6 +58,7 @@ internal sealed class WorkerServer : IDisposable
         using var soon = new CancellationTokenSource(TimeSpan.FromSeconds(1));
         _application.StopAsync(soon.Token).GetAwaiter().GetResult();
         _application.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        _stopping.Dispose();
     }
 
     private sealed class Call(WorkerServer server) : IDisposable

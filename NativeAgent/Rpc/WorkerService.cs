@@ -1,3 +1,7 @@
+using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 using FCtrans.Contracts;
 using Grpc.Core;
 
@@ -38,6 +42,46 @@ internal sealed class WorkerService(WorkerServer server) : Worker.WorkerBase
 
     public override Task<WorkerStatus> RemoveSubHost(RemoveSubHostRequest request, ServerCallContext context) =>
         Change(() => server.Role.RemoveSubHost(request.Host, request.Lost));
+
+    public override Task<UnusedMemory> GetUnusedMemory(GetUnusedMemoryRequest request, ServerCallContext context) =>
+        OfMemory(context, (memory, _) => MemoryCalls.Look(memory, request.Vm));
+
+    public override Task WatchUnusedMemory(
+        WatchUnusedMemoryRequest request, IServerStreamWriter<UnusedMemory> responseStream, ServerCallContext context) =>
+        OfMemory(context, (memory, stop) => MemoryCalls.Watch(memory, request, responseStream.WriteAndWait, stop));
+
+    public override Task GetMemoryMap(
+        GetMemoryMapRequest request, IServerStreamWriter<MemoryMapPart> responseStream, ServerCallContext context) =>
+        OfMemory(context, (memory, stop) => MemoryCalls.Map(memory, request, responseStream.WriteAndWait, stop));
+
+    public override Task OptimizeMemory(
+        OptimizeMemoryRequest request, IServerStreamWriter<OptimizedMemory> responseStream, ServerCallContext context) =>
+        OfMemory(context, (memory, stop) => MemoryCalls.Optimize(memory, request, responseStream.WriteAndWait, stop));
+
+    private Task<bool> OfMemory(ServerCallContext context, Action<IVmMemory, CancellationToken> work) => OfMemory(context, (memory, stop) =>
+    {
+        work(memory, stop);
+        return true;
+    });
+
+    /// <summary>Ends with the caller, and with the worker.</summary>
+    private async Task<T> OfMemory<T>(ServerCallContext context, Func<IVmMemory, CancellationToken, T> work)
+    {
+        using var call = server.EnterCall();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(context.CancellationToken, server.Stopping);
+        try
+        {
+            return await Task.Run(() => work(server.Role.Memory, stop.Token));
+        }
+        catch (ArgumentException e)
+        {
+            throw new RpcException(new Status(StatusCode.InvalidArgument, e.Message));
+        }
+        catch (Exception e) when (e is InvalidOperationException or IOException or MonitorException or GuestRamException or KernelException)
+        {
+            throw new RpcException(new Status(StatusCode.FailedPrecondition, e.Message));
+        }
+    }
 
     private async Task<WorkerStatus> Change(Action change)
     {

@@ -7,7 +7,7 @@ namespace FCtrans.Agent.Tracking;
 /// <summary>
 /// One bit a page, in native memory that the kernel hands out only where a bit is set. Not thread-safe: one owner at a time.
 /// </summary>
-internal sealed unsafe class PageBitmap : IDisposable
+internal sealed unsafe partial class PageBitmap : IDisposable
 {
     private const int KernelPageWords = 512;
 

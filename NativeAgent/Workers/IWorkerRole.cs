@@ -1,3 +1,4 @@
+using FCtrans.Agent.Tracking;
 using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Workers;
@@ -27,4 +28,8 @@ internal interface IWorkerRole : IDisposable
     /// <summary>Changes how the VM is paged.</summary>
     /// <exception cref="InvalidOperationException">Not now, not here, or not so; says why.</exception>
     void SetPaging(PagingSettings settings) => throw new InvalidOperationException("Only a main host's worker pages a VM.");
+
+    /// <summary>The memory of the VM that is paged.</summary>
+    /// <exception cref="InvalidOperationException">Not yet, or not here; says why.</exception>
+    IVmMemory Memory => throw new InvalidOperationException("Only a main host's worker pages a VM.");
 }

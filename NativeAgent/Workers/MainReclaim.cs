@@ -4,14 +4,17 @@ using FCtrans.Agent.Introspection;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
 using FCtrans.Agent.Reclaim;
+using FCtrans.Agent.Tracking;
+using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Workers;
 
 /// <summary>
 /// Keeps a split VM free of what its guest has freed: soon after the VM has begun to run here, and again and again, finds the guest's free
 /// memory and drops it, here and on the sub-hosts. So memory that the guest takes afresh never comes over the network. A thread of its own.
+/// Whoever else looks at the guest's memory, or wants a turn at once, does so through this, from any thread: one at a time.
 /// </summary>
-internal sealed class MainReclaim : IDisposable
+internal sealed class MainReclaim : IVmMemory, IDisposable
 {
     private const int FirstMilliseconds = 250;
     private const int LongestMilliseconds = 4000;
@@ -20,10 +23,17 @@ internal sealed class MainReclaim : IDisposable
 
     private static readonly ReclaimLimits s_limits = new() { ProcessorPercent = 25 };
 
+    /// <summary>Held through each look and turn, and while the table is read: after <see cref="Dispose"/> has had it there are no more of these.</summary>
+    private readonly Lock _gate = new();
+
     private readonly int _processId;
+    private readonly Pager _pager;
     private readonly PagingReclaimTarget _target;
     private readonly CancellationTokenSource _stop = new();
-    private readonly Thread _thread;
+    private readonly PageBitmap _unused;
+    private readonly PageBitmap _ballooned;
+    private readonly PageBitmap _absent;
+    private Thread? _thread;
     private QemuMonitor? _monitor;
     private GuestRam? _ram;
     private UnusedPages? _pages;
@@ -31,18 +41,81 @@ internal sealed class MainReclaim : IDisposable
     private VmReclaim? _reclaim;
     private long _freedPages;
     private long _turns;
-    private bool _disposed;
+    private volatile bool _disposed;
 
-    public MainReclaim(Pager pager, int processId)
+    /// <param name="pager">Of the VM.</param>
+    /// <param name="processId">The VM's QEMU, on this host.</param>
+    /// <param name="subHosts">As the page table counts them.</param>
+    public MainReclaim(Pager pager, int processId, IReadOnlyList<string> subHosts)
     {
         _processId = processId;
+        _pager = pager;
+        SubHosts = subHosts;
         _target = pager.OpenReclaimTarget();
-        _thread = new Thread(Run) { IsBackground = true, Name = "reclaim" };
-        _thread.Start();
+        _unused = new(pager.PageCount);
+        _ballooned = new(pager.PageCount);
+        _absent = new(pager.PageCount);
     }
 
+    public IReadOnlyList<string> SubHosts { get; }
+
     /// <summary>Pages given back since this worker began.</summary>
-    public long FreedPages => Volatile.Read(ref _freedPages);
+    public long ReclaimedPages => Volatile.Read(ref _freedPages);
+
+    /// <summary>From now on it gives back by itself, and for whoever asks: once no page of the VM is at the source any more.</summary>
+    public void Start()
+    {
+        if (_thread is null)
+        {
+            _thread = new Thread(Run) { IsBackground = true, Name = "reclaim" };
+            _thread.Start();
+        }
+    }
+
+    public UnusedSet NewSet() => new(_pager.PageCount);
+
+    public UnusedFigures Look(UnusedSet set, IMemoryUseSink? sink) => Connected(() =>
+    {
+        _pages!.Ballooned = _ballooned;
+        var figures = _pages.Refresh(_unused);
+        _pager.CopyUnused(_absent);
+        set.Update(_unused, _ballooned, _absent, sink);
+        return figures.With(set);
+    });
+
+    public MemoryMapHead Map(UnusedSet set, GetMemoryMapRequest request, Action<MemoryMapRange> found)
+    {
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            var head = new MemoryMapHead { Hot = "came back soon after it had left, or is the guest kernel's" };
+            head.Hosts.AddRange(SubHosts);
+            foreach (var block in _ram!.Blocks)
+            {
+                head.RamBlocks.Add(block.Id);
+            }
+
+            using var hot = new PageBitmap(_pager.PageCount);
+            _pager.AddHotTo(hot);
+            hot.AndNot(set.NeverTouched);
+            hot.AndNot(set.Free);
+            hot.AndNot(set.Ballooned);
+            _pager.Map(_ram, set, hot, SubHosts.Count).Build((long)(request.GranularityBytes >> PageIndex.PageShift), request.Merge, found);
+            return head;
+        }
+    }
+
+    public (ReclaimFigures Figures, UnusedFigures Seen) Turn(ReclaimLimits limits, bool settledOnly, CancellationToken stop)
+    {
+        if (_thread is null)
+        {
+            throw new InvalidOperationException(
+                "The VM's free memory is not given back: either it was split without tracking it (-TrackUnused:$false), or a part of it still is at the source.");
+        }
+
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(stop, _stop.Token);
+        return Connected(() => Take(limits, settledOnly, either.Token));
+    }
 
     /// <summary>How many times the guest's free memory was looked for, and what was found was given back, since this worker began.</summary>
     public long Turns => Volatile.Read(ref _turns);
@@ -55,17 +128,22 @@ internal sealed class MainReclaim : IDisposable
             return;
         }
 
-        _disposed = true;
         _stop.Cancel();
         _target.Stop();
-        _thread.Join();
-        _check?.Dispose();
-        _reclaim?.Dispose();
-        _pages?.Dispose();
-        _ram?.Dispose();
-        _monitor?.Dispose();
-        _target.Dispose();
-        _stop.Dispose();
+        _thread?.Join();
+        lock (_gate)
+        {
+            _disposed = true;
+            _check?.Dispose();
+            _reclaim?.Dispose();
+            _pages?.Dispose();
+            _ram?.Dispose();
+            _target.Dispose();
+            _unused.Dispose();
+            _ballooned.Dispose();
+            _absent.Dispose();
+            _stop.Dispose();
+        }
     }
 
     private void Run()
@@ -77,12 +155,12 @@ internal sealed class MainReclaim : IDisposable
         {
             try
             {
-                if (!TryTurn(settledOnly: !first))
-                {
-                    return;
-                }
-
+                Connected(() => Take(s_limits, settledOnly: !first, _stop.Token));
                 first = false;
+            }
+            catch (InvalidOperationException)
+            {
+                return;
             }
             catch (Exception e) when (e is MonitorException or IOException or KernelException or GuestRamException)
             {
@@ -93,40 +171,52 @@ internal sealed class MainReclaim : IDisposable
                     WorkerLog.Write($"reclaim: {e.Message}");
                 }
             }
-            finally
-            {
-                // A monitor has one client at a time: between the turns it is free for others.
-                _monitor?.Dispose();
-                _monitor = null;
-            }
 
             pause = Math.Min(pause * 2, LongestMilliseconds);
         }
     }
 
-    /// <summary>False when the VM has ended.</summary>
-    private bool TryTurn(bool settledOnly)
+    private (ReclaimFigures Figures, UnusedFigures Seen) Take(ReclaimLimits limits, bool settledOnly, CancellationToken stop)
     {
-        if (QemuProcesses.TryOpen(_processId) is not { } process)
-        {
-            return false;
-        }
-
-        _monitor = QemuMonitor.Connect(process.MonitorPath, s_monitorTimeout);
-        _monitor.CommandTimeout = s_monitorTimeout;
-        if (_reclaim is null)
-        {
-            IReadOnlyList<GuestProcessor> Ask() => GuestProcessor.Ask(_monitor!);
-            _ram ??= GuestRamFactory.Open(process, _monitor);
-            _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
-            _check ??= new ProcessorCheck(Ask);
-            _reclaim = new(_ram, _pages, _target, _check);
-        }
-
-        var figures = _reclaim.Turn(s_limits, settledOnly, _stop.Token);
+        _pages!.Ballooned = null;
+        var figures = _reclaim!.Turn(limits, settledOnly, stop);
         _target.Saw(_reclaim.SeenFree);
         Volatile.Write(ref _freedPages, _freedPages + figures.FreedPages);
-        Volatile.Write(ref _turns, _turns + 1);
-        return true;
+        Volatile.Write(ref _turns, _turns + (limits.WhatIf ? 0 : 1));
+        return (figures, _reclaim.Seen!);
+    }
+
+    /// <summary>Does something with the guest's RAM open and its monitor connected, which is free for others afterwards: it has one client at a time.</summary>
+    /// <exception cref="InvalidOperationException">The VM has ended.</exception>
+    private T Connected<T>(Func<T> work)
+    {
+        lock (_gate)
+        {
+            if (_disposed || _stop.IsCancellationRequested || QemuProcesses.TryOpen(_processId) is not { } process)
+            {
+                throw new InvalidOperationException("The VM has ended.");
+            }
+
+            try
+            {
+                _monitor = QemuMonitor.Connect(process.MonitorPath, s_monitorTimeout);
+                _monitor.CommandTimeout = s_monitorTimeout;
+                if (_reclaim is null)
+                {
+                    IReadOnlyList<GuestProcessor> Ask() => GuestProcessor.Ask(_monitor!);
+                    _ram ??= GuestRamFactory.Open(process, _monitor);
+                    _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
+                    _check ??= new ProcessorCheck(Ask);
+                    _reclaim = new(_ram, _pages, _target, _check);
+                }
+
+                return work();
+            }
+            finally
+            {
+                _monitor?.Dispose();
+                _monitor = null;
+            }
+        }
     }
 }

@@ -40,7 +40,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private PageTable? _table;
     private PageBitmap? _pinned;
     private Pager? _pager;
-    private MainReclaim? _reclaim;
+    private volatile MainReclaim? _reclaim;
     private RemoteStore[] _stores = [];
     private RemoteStore? _sourceStore;
     private Task _sourceTold = Task.CompletedTask;
@@ -121,7 +121,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         paging.VmProcessId = _vm?.ProcessId ?? 0;
         paging.VmRunning = _directory.Has(Markers.Running);
         paging.Restarts = (ulong)_restarts;
-        paging.ReclaimedPages = (ulong)(_reclaim?.FreedPages ?? 0);
+        paging.ReclaimedPages = (ulong)(_reclaim?.ReclaimedPages ?? 0);
         paging.ReclaimTurns = (ulong)(_reclaim?.Turns ?? 0);
         paging.SubHosts.AddRange(_subs.Select(sub => sub.Host));
         if (_sourceStore is { } source && paging.RemotePages.Count > _subs.Length)
@@ -151,6 +151,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             GiveUp(reason);
         }
     }
+
+    public IVmMemory Memory => _reclaim ?? throw new InvalidOperationException("The VM does not run on its main host yet.");
 
     public void SetPaging(PagingSettings settings)
     {
@@ -351,10 +353,11 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     private void StartReclaim()
     {
+        _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId, [.. _stores.Select(store => store.Options.Host)]);
         // While pages are still at the source, they come first: only then it looks at which of them the guest has freed.
         if (_spec.TrackUnused && !_directory.Has(Markers.SourceStore))
         {
-            _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId);
+            _reclaim.Start();
         }
     }
 

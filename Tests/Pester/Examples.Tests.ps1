@@ -73,7 +73,7 @@ Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
         $null = Connect-KvmHost kvm1, kvm2, kvm3, kvm4
     }
 
-    It 'runs the examples of <_> while the VM is on one host' -ForEach @('Get-KvmHost', 'Test-KvmHost', 'Get-KvmVm', 'Get-VmUnusedMemory', 'Start-SplitMigration', 'Uninstall-KvmHostAgent') {
+    It 'runs the examples of <_> while the VM is on one host' -ForEach @('Get-KvmHost', 'Test-KvmHost', 'Get-KvmVm', 'Get-VmUnusedMemory', 'Get-VmMemoryMap', 'Show-VmMemoryMap', 'Start-SplitMigration', 'Uninstall-KvmHostAgent') {
         Invoke-Example $_
     }
 

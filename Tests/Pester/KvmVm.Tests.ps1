@@ -78,6 +78,90 @@ Describe 'Get-VmUnusedMemory' {
 
     It 'names a VM that is not there' {
         { Get-VmUnusedMemory nobody -ErrorAction Stop } | Should -Throw -ErrorId 'VmNotFound,*'
+        { Get-VmUnusedMemory nobody -Continuous -ErrorAction Stop } | Should -Throw -ErrorId 'VmNotFound,*'
+    }
+
+    It 'goes on looking, and tells what the guest has taken and freed' {
+        $looks = [Collections.Generic.List[object]]::new()
+        do {
+            Get-VmUnusedMemory shared -Continuous -Interval 0.1 -IncludeChanges | ForEach-Object {
+                $looks.Add($_)
+                if ($looks.Count -eq 1) { $null = Invoke-LabGuest -Guest $shared -Command 'fill 16' }
+                if (@($looks | Where-Object BecameUsedBytes -GE 12MB)) { break }
+                if ($looks.Count -gt 100) { throw 'What the guest took was not seen.' }
+            }
+        } while ($false)
+        $looks[0].BecameUsedBytes | Should -Be 0
+        $looks[0].Changes | Should -HaveCount 0
+        $taken = @($looks | Where-Object BecameUsedBytes -GE 12MB)[0]
+        $used = 0
+        foreach ($change in $taken.Changes) { if ("$($change.Kind)" -eq 'Used') { $used += $change.Length } }
+        $used | Should -Be $taken.BecameUsedBytes
+        $taken.UsedBytes + $taken.UnusedBytes | Should -Be 256MB
+        $taken.Time | Should -BeGreaterThan $looks[0].Time
+    }
+
+    It 'looks at several VMs side by side, each with its error' {
+        $both = @()
+        $failures = @()
+        do {
+            Get-VmUnusedMemory shared, private -Continuous -Interval 0.1 -ErrorAction SilentlyContinue -ErrorVariable +failures |
+                ForEach-Object { $both += $_; if ($both.Count -ge 3 -and $failures) { break } }
+        } while ($false)
+        @($both.VM | Where-Object { $_ -ne 'shared' }) | Should -HaveCount 0
+        $failures[0].FullyQualifiedErrorId | Should -BeLike 'VmMemoryUnreadable,*'
+    }
+}
+
+Describe 'Get-VmMemoryMap' {
+    It 'is all of the memory, once, and agrees with the figures' {
+        foreach ($granularity in 4KB, 1MB) {
+            $map = @(Get-VmMemoryMap shared -Granularity $granularity)
+            $map[0].PSObject.TypeNames[0] | Should -Be 'FCtrans.VmMemoryRange'
+            $next = 0; $used = 0; $resident = 0
+            foreach ($range in $map) {
+                $range.Start | Should -Be $next
+                $next += $range.Length; $used += $range.UsedBytes; $resident += $range.ResidentBytes
+                if ($granularity -eq 4KB) { [Math]::Max([Math]::Max($range.UsedBytes, $range.FreeBytes), [Math]::Max($range.NeverTouchedBytes, $range.BalloonedBytes)) | Should -Be $range.Length }
+            }
+
+            $next | Should -Be 256MB
+            [Math]::Abs($used - [double] (Get-VmUnusedMemory shared).UsedBytes) | Should -BeLessThan 8MB
+            [Math]::Abs($resident - [double] (Get-KvmVm shared).ResidentBytes) | Should -BeLessThan 8MB
+        }
+
+        @($map | Where-Object { "$($_.Kind)" -eq 'NeverTouched' -and $_.Place }) | Should -HaveCount 0
+        @($map | Where-Object { "$($_.Kind)" -eq 'Used' })[0].Place | Should -Be 'source'
+        $map[0].GuestPhysicalAddress | Should -Be 0
+    }
+
+    It 'gives each part by itself if wished' {
+        $parts = @(Get-KvmVm shared | Get-VmMemoryMap -Granularity 16MB -Unmerged)
+        $parts | Should -HaveCount 16
+        foreach ($part in $parts) { $part.Length | Should -Be 16MB }
+    }
+
+    It 'refuses a granularity that there is not, and a VM that can not be read' {
+        { Get-VmMemoryMap shared -Granularity 6000 } | Should -Throw -ErrorId 'GranularityInvalid,*'
+        { Get-VmMemoryMap private -ErrorAction Stop } | Should -Throw -ErrorId 'VmMemoryUnreadable,*'
+    }
+}
+
+Describe 'Show-VmMemoryMap' {
+    It 'fits the size wished for, in letters where there are no colours' {
+        $lines = @(Show-VmMemoryMap shared -Width 60 -Height 14)
+        $lines.Count | Should -BeLessOrEqual 14
+        foreach ($line in $lines) { $line.Length | Should -BeLessOrEqual 60 }
+        $lines -join "`n" | Should -Not -Match '\x1b'
+        $lines[0] | Should -Match '^shared on source: 256 MiB'
+        $cells = -join @($lines[1..($lines.Count - 3)] | ForEach-Object { $_.Substring(10) })
+        $cells | Should -Match '^[.#b-]+$'
+        $cells | Should -Match '#'
+        $lines[-2..-1] -join ' ' | Should -Match 'never touched .*free .*used'
+    }
+
+    It 'names a VM that is not there' {
+        { Show-VmMemoryMap nobody -ErrorAction Stop } | Should -Throw -ErrorId 'VmNotFound,*'
     }
 }
 

@@ -10,8 +10,16 @@ internal static class IntrospectionBenchmark
     private const int Runs = 21;
     private const long GiB = 1L << 30;
 
-    public static void Run(BenchReport report)
+    /// <param name="report">Gets the figures.</param>
+    /// <param name="arguments"><c>reclaim</c>: only what concerns giving memory back.</param>
+    public static void Run(BenchReport report, string[] arguments)
     {
+        if (arguments is ["reclaim"])
+        {
+            ReclaimBenchmark.Run(report);
+            return;
+        }
+
         Small(report);
         Fragmented(report);
         ReclaimBenchmark.Run(report);

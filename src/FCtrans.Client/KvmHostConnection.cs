@@ -102,12 +102,25 @@ public sealed class KvmHostConnection : IDisposable
             _ => null,
         });
 
+    /// <summary>The same again and again, an answer at once and then one at the end of each interval.</summary>
+    /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
+    public IAsyncEnumerable<UnusedMemory> WatchUnusedMemoryAsync(WatchUnusedMemoryRequest request, CancellationToken cancellation) =>
+        MemoryStreamAsync(request.Vm, "watching a VM's unused memory", o => _agent.WatchUnusedMemory(request, o), cancellation);
+
+    /// <summary>What each part of a VM's memory is and where it lies.</summary>
+    /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
+    public IAsyncEnumerable<MemoryMapPart> GetMemoryMapAsync(GetMemoryMapRequest request, CancellationToken cancellation) =>
+        MemoryStreamAsync(request.Vm, "drawing a VM's memory map", o => _agent.GetMemoryMap(request, o), cancellation);
+
     /// <summary>Gives free memory of a running guest back to the host; one answer a turn.</summary>
     /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
-    public async IAsyncEnumerable<OptimizedMemory> OptimizeMemoryAsync(
-        OptimizeMemoryRequest request, [EnumeratorCancellation] CancellationToken cancellation)
+    public IAsyncEnumerable<OptimizedMemory> OptimizeMemoryAsync(OptimizeMemoryRequest request, CancellationToken cancellation) =>
+        MemoryStreamAsync(request.Vm, "giving free memory back", o => _agent.OptimizeMemory(request, o), cancellation);
+
+    private async IAsyncEnumerable<T> MemoryStreamAsync<T>(
+        string vm, string what, Func<CallOptions, AsyncServerStreamingCall<T>> start, [EnumeratorCancellation] CancellationToken cancellation)
     {
-        using AsyncServerStreamingCall<OptimizedMemory> call = _agent.OptimizeMemory(request, cancellationToken: cancellation);
+        using AsyncServerStreamingCall<T> call = start(new CallOptions(cancellationToken: cancellation));
         while (true)
         {
             try
@@ -123,15 +136,15 @@ public sealed class KvmHostConnection : IDisposable
             }
             catch (RpcException e) when (e.StatusCode == StatusCode.NotFound)
             {
-                throw Failure.VmNotFound(request.Vm, $"'{Name}'");
+                throw Failure.VmNotFound(vm, $"'{Name}'");
             }
             catch (RpcException e) when (e.StatusCode == StatusCode.FailedPrecondition)
             {
-                throw Failure.VmMemoryUnreadable(request.Vm, e.Status.Detail, e);
+                throw Failure.VmMemoryUnreadable(vm, e.Status.Detail, e);
             }
             catch (RpcException e)
             {
-                throw await _channel.TranslateAsync(e, "giving free memory back", s_startLimit).ConfigureAwait(false);
+                throw await _channel.TranslateAsync(e, what, s_startLimit).ConfigureAwait(false);
             }
 
             yield return call.ResponseStream.Current;

@@ -123,6 +123,27 @@ public sealed class FreePageScannerTests
     }
 
     [Fact]
+    public void Ballooned_pages_can_be_had_as_a_set_that_rescans_keep_up()
+    {
+        using var guest = new SyntheticGuest(new());
+        guest.SetType(High + 5, (uint)guest.Layout.Offline);
+        guest.SetFree(High + 8, 3);
+        using var free = new PageBitmap(guest.Ram.PageCount);
+        using var ballooned = new PageBitmap(guest.Ram.PageCount);
+        using var written = new PageBitmap(guest.Ram.PageCount);
+        using var scanner = new FreePageScanner(guest.Find(), guest.Ram, mayMap: false) { Ballooned = ballooned };
+        scanner.AddFree(free);
+        Assert.True(ballooned[guest.PageOf(High + 5)]);
+        Assert.Equal(1, ballooned.Count());
+        guest.SetType(High + 5, uint.MaxValue);
+        guest.SetType(High + 6, (uint)guest.Layout.Offline);
+        written.Fill(new(0, written.PageCount), true);
+        scanner.Rescan(free, written, null);
+        Assert.True(ballooned[guest.PageOf(High + 6)]);
+        Assert.Equal(1, ballooned.Count());
+    }
+
+    [Fact]
     public void Struct_pages_that_are_not_here_leave_their_pages_used()
     {
         using var guest = new SyntheticGuest(new());

@@ -55,6 +55,16 @@ public sealed class PageBitmapTests
             }
 
             Assert.Equal(model.Count(set => set), bitmap.Count());
+            var part = model.Skip(first).Take((int)range.Count);
+            Assert.Equal(part.Count(set => set), bitmap.CountIn(range));
+            Assert.Equal(part.All(set => set), bitmap.Covers(range));
+            int begins = Array.IndexOf(model, true, first, (int)range.Count);
+            Assert.Equal(begins >= 0, bitmap.NextRunIn(range, out var run));
+            if (begins >= 0)
+            {
+                Assert.Equal(new PageRange(begins, model.Skip(begins).Take((int)range.End - begins).TakeWhile(set => set).Count()), run);
+            }
+
             int next = Array.IndexOf(model, true, first);
             Assert.Equal(next, bitmap.NextSet(first));
             Assert.Equal(Array.IndexOf(model, false, first), bitmap.NextClear(first));

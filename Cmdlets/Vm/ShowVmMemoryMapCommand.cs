@@ -1,0 +1,84 @@
+using System.Management.Automation;
+using System.Management.Automation.Host;
+using FCtrans.Contracts;
+
+namespace FCtrans.Commands;
+
+/// <summary>Show-VmMemoryMap: the whole memory of a VM as a picture in the terminal.</summary>
+[Cmdlet(VerbsCommon.Show, "VmMemoryMap")]
+[OutputType(typeof(string))]
+public sealed class ShowVmMemoryMapCommand : FCtransCmdlet
+{
+    private const int UsualWidth = 80;
+    private const int UsualHeight = 24;
+
+    /// <summary>VMs, or names of VMs on connected hosts.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
+    public VmReference[] VM { get; set; } = [];
+
+    /// <summary>Characters in a line, 40 to 1000. Default: as wide as the window.</summary>
+    [Parameter]
+    [ValidateRange(40, 1000)]
+    public int Width { get; set; }
+
+    /// <summary>Lines of the picture with its legend, 10 to 1000. Default: as high as the window.</summary>
+    [Parameter]
+    [ValidateRange(10, 1000)]
+    public int Height { get; set; }
+
+    /// <summary>Letters only. Default where the output goes elsewhere than to a terminal, or colours are off ($PSStyle.OutputRendering, NO_COLOR).</summary>
+    [Parameter]
+    public SwitchParameter NoColor { get; set; }
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord()
+    {
+        foreach (VmReference reference in VM)
+        {
+            ForItem(reference.ToString(), () => Show(reference));
+        }
+    }
+
+    private void Show(VmReference reference)
+    {
+        (int width, int height) = Window();
+        var picture = new MemoryMapPicture(Width > 0 ? Width : width, Height > 0 ? Height : height, colour: !NoColor && HasColours());
+        (KvmVm vm, MemoryMapHead head, List<VmMemoryRange> cells) = Await(async stop =>
+        {
+            KvmVm found = await reference.ResolveAsync(stop).ConfigureAwait(false);
+            (MemoryMapHead head, List<VmMemoryRange> ranges) = await VmMemoryMapReader.ReadAsync(
+                found, picture.BytesInCell(found.MemoryBytes), merge: false, stop).ConfigureAwait(false);
+            return (found, head, ranges);
+        });
+        WriteObject(picture.Draw(vm, head, cells), enumerateCollection: true);
+    }
+
+    /// <summary>The terminal's, less the line of the prompt that follows; a usual one's where there is none.</summary>
+    private (int Width, int Height) Window()
+    {
+        if (Console.IsOutputRedirected)
+        {
+            return (UsualWidth, UsualHeight);
+        }
+
+        try
+        {
+            Size size = Host.UI.RawUI.WindowSize;
+            return size.Width >= 40 && size.Height >= 10 ? (size.Width, size.Height - 1) : (UsualWidth, UsualHeight);
+        }
+        catch (Exception e) when (e is HostException or NotImplementedException or NotSupportedException or InvalidOperationException or NullReferenceException)
+        {
+            // A host without a screen.
+            return (UsualWidth, UsualHeight);
+        }
+    }
+
+    private bool HasColours() => !Console.IsOutputRedirected && MyInvocation.PipelinePosition == MyInvocation.PipelineLength
+        && Host.UI is { SupportsVirtualTerminal: true }
+        // $PSStyle is newer than the assembly that modules are compiled against.
+        && $"{(GetVariableValue("PSStyle") is { } style ? PSObject.AsPSObject(style).Properties["OutputRendering"]?.Value : null)}" != "PlainText"
+        && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
+}

@@ -1,0 +1,73 @@
+using System.Numerics;
+using FCtrans.Agent.Memory;
+
+namespace FCtrans.Agent.Tracking;
+
+/// <content>Questions about a part of the pages: each costs with the length of that part, never with what lies behind it.</content>
+internal sealed unsafe partial class PageBitmap
+{
+    /// <summary>How many pages of <paramref name="range"/> are set.</summary>
+    public long CountIn(PageRange range)
+    {
+        if (range.Count <= 0)
+        {
+            return 0;
+        }
+
+        Check(range.First);
+        Check(range.End - 1);
+        long firstWord = range.First >> 6;
+        long lastWord = (range.End - 1) >> 6;
+        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
+        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
+        if (firstWord == lastWord)
+        {
+            return BitOperations.PopCount(_words[firstWord] & firstMask & lastMask);
+        }
+
+        long count = BitOperations.PopCount(_words[firstWord] & firstMask) + BitOperations.PopCount(_words[lastWord] & lastMask);
+        for (long w = firstWord + 1; w < lastWord; w++)
+        {
+            count += BitOperations.PopCount(_words[w]);
+        }
+
+        return count;
+    }
+
+    /// <summary>Whether all pages of <paramref name="range"/> are set.</summary>
+    public bool Covers(PageRange range) => Find(range.First, range.End, ulong.MaxValue) == range.End;
+
+    /// <summary>The first run of set pages that begins in <paramref name="within"/>, cut at its end; false when there is none.</summary>
+    public bool NextRunIn(PageRange within, out PageRange run)
+    {
+        long first = Find(within.First, within.End, 0);
+        run = first < within.End ? new(first, Find(first, within.End, ulong.MaxValue) - first) : default;
+        return first < within.End;
+    }
+
+    /// <summary>The first set page (<paramref name="invert"/> 0) or clear page (all ones) from <paramref name="from"/> on; <paramref name="end"/> when there is none before it.</summary>
+    private long Find(long from, long end, ulong invert)
+    {
+        if (from >= end)
+        {
+            return end;
+        }
+
+        Check(from);
+        Check(end - 1);
+        long w = from >> 6;
+        long last = (end - 1) >> 6;
+        ulong word = (_words[w] ^ invert) & (ulong.MaxValue << (int)(from & 63));
+        while (word == 0)
+        {
+            if (++w > last)
+            {
+                return end;
+            }
+
+            word = _words[w] ^ invert;
+        }
+
+        return Math.Min(end, (w << 6) + BitOperations.TrailingZeroCount(word));
+    }
+}
