@@ -140,6 +140,53 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $after.PageIns - $before.PageIns | Should -BeLessThan 13000
     }
 
+    It 'draws the map of its memory by host, and fits it into a picture' {
+        $paging = Get-VmRemotePaging -KvmHost $main
+        $map = @(Get-VmMemoryMap vm1 -Granularity 4KB)
+        $resident = 0; $remote = 0; $next = 0
+        foreach ($range in $map) { $range.Start | Should -Be $next; $next += $range.Length; $resident += $range.ResidentBytes; $remote += $range.RemoteBytes }
+        $next | Should -Be 2GB
+        [Math]::Abs($resident - [double] $paging.ResidentBytes) | Should -BeLessThan 16MB
+        [Math]::Abs($remote - [double] $paging.RemoteBytes) | Should -BeLessThan 16MB
+        @($map | Where-Object HotBytes)[0].Place | Should -Not -BeNullOrEmpty
+        @($map.Place | Where-Object { $_ }) | Should -Contain $setup.Host.sub1.Address
+        $lines = @(Show-VmMemoryMap vm1 -Width 70 -Height 20)
+        $lines.Count | Should -BeLessOrEqual 20
+        $lines -join "`n" | Should -Match "1 used, on $($setup.Host.sub1.Address)"
+        (-join $lines) | Should -Match '#'
+        (-join $lines) | Should -Match '111'
+    }
+
+    It 'is looked at again and again without one page being fetched for that' {
+        $before = Get-VmRemotePaging -KvmHost $main
+        $looks = [Collections.Generic.List[object]]::new()
+        do { Get-VmUnusedMemory vm1 -Continuous -Interval 0.1 | ForEach-Object { $looks.Add($_); if ($looks.Count -eq 5) { break } } } while ($false)
+        $looks[4].Method | Should -Be 'buddy'
+        $looks[4].GuestKernel | Should -Match '^6\.'
+        $memory = Invoke-LabGuest -Guest $guest -Command 'meminfo'
+        # Holes that the guest has in use but never wrote count as never touched.
+        [double] $looks[4].UnusedBytes | Should -BeGreaterThan ($memory.MemFree * 1024 - 64MB)
+        $after = Get-VmRemotePaging -KvmHost $main
+        $after.PageIns - $before.PageIns | Should -BeLessThan 2000
+    }
+
+    It 'gives back at once, on all hosts, what its guest frees' {
+        $before = Get-VmRemotePaging -KvmHost $main
+        $null = Invoke-LabGuest -Guest $guest -Command 'free 200'
+        $wouldFree = Optimize-VmMemory vm1 -WhatIf
+        $wouldFree.FreedBytes | Should -Be 0
+        $freed = Get-KvmVm vm1 -KvmHost $main | Optimize-VmMemory
+        $freed.HostName | Should -Be $setup.Host.main.Address
+        $freed.Method | Should -Be 'buddy'
+        $freed.FreedRemoteBytes | Should -BeLessOrEqual $freed.FreedBytes
+        $after = Get-VmRemotePaging -KvmHost $main
+        # The main host's own turns may have had a part of it.
+        $after.ReclaimedBytes - $before.ReclaimedBytes | Should -BeGreaterThan 150MB
+        [double] $before.RemoteBytes - $after.RemoteBytes | Should -BeGreaterThan 10MB
+        [double] $after.UnusedBytes - $before.UnusedBytes | Should -BeGreaterThan 150MB
+        $after.Errors | Should -Be $before.Errors
+    }
+
     It 'has verified every page with no error in the end' {
         (Invoke-LabGuest -Guest $guest -Command 'verify' -TimeoutSeconds 240).errors | Should -Be 0
         (Get-LabGuestStat -Guest $guest).errors | Should -Be 0
