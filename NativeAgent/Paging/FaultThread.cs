@@ -147,9 +147,9 @@ internal sealed class FaultThread : IDisposable
             // Whoever makes room after this sees the flag and signals; whoever made it before is seen by the retry.
             _starved = _asideCount > 0;
             Interlocked.MemoryBarrier();
+            GiveUpPages();
             RetrySetAside();
             Flush();
-            GiveUpPages();
             bool room = _asideCount <= MaxSetAside - BatchEvents;
             Wait(room);
             // Faults first: what they ask for is on its way while the answers are put in.

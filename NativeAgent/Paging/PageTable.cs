@@ -67,7 +67,7 @@ internal sealed unsafe class PageTable : IDisposable
 
     /// <summary>Pages whose content takes memory here, or is about to.</summary>
     public long LocalPages => Count(PageState.Resident) + Count(PageState.ResidentClean) + Count(PageState.Evicting)
-        + Count(PageState.Busy) + Count(PageState.Fetching);
+        + Count(PageState.Busy) - Volatile.Read(ref _counters->AwayWhileBusy) + Count(PageState.Fetching);
 
     public PageEntry this[long page]
     {
@@ -116,6 +116,9 @@ internal sealed unsafe class PageTable : IDisposable
             }
         }
     }
+
+    /// <summary>Tells that this many more (or fewer) of the Busy pages have no memory here: their owner took them where a sub-host has them.</summary>
+    public void AddAwayWhileBusy(long pages) => Interlocked.Add(ref _counters->AwayWhileBusy, pages);
 
     /// <summary>Moves a page if it still is what the caller saw.</summary>
     /// <exception cref="InvalidOperationException">There is no such transition: a bug in the caller.</exception>
@@ -275,5 +278,6 @@ internal sealed unsafe class PageTable : IDisposable
         public fixed long State[States];
         public fixed long Remote[PageEntry.MaxSubs];
         public fixed long Copies[PageEntry.MaxSubs];
+        public long AwayWhileBusy;
     }
 }

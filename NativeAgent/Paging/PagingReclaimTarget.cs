@@ -108,6 +108,10 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
             {
                 _held[page] = true;
                 _wasRemote[page] = entry.State == PageState.Remote;
+                if (_wasRemote[page])
+                {
+                    _core.Table.AddAwayWhileBusy(1);
+                }
             }
         }
 
@@ -147,6 +151,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
                 if (!IsForgotten(page))
                 {
+                    _core.Table.AddAwayWhileBusy(-1);
                     // Whoever comes after this process finds out what the sub-host has.
                     _held[page] = false;
                 }
@@ -167,6 +172,11 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
                 _core.Pages.Unprotect(gone);
                 for (long page = gone.First; page < gone.End; page++)
                 {
+                    if (_wasRemote[page])
+                    {
+                        _core.Table.AddAwayWhileBusy(-1);
+                    }
+
                     _core.Table.Move(page, _core.Table[page], new(PageState.Unused));
                 }
 
@@ -189,12 +199,16 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
             _core.Pages.Unprotect(run);
             for (long page = run.First; page < run.End; page++)
             {
+                _core.Table.AddAwayWhileBusy(-1);
                 _core.Table.Move(page, _core.Table[page], _core.Table[page].With(PageState.Remote));
             }
 
             _core.Pages.Wake(run);
             _held.Fill(run, false);
         }
+
+        // One may have been set aside for want of room, which this may have made.
+        _core.WakeFaults();
     }
 
     public void Dispose()

@@ -53,6 +53,28 @@ public sealed class ReclaimTargetTests
     }
 
     [Fact]
+    public void What_is_held_at_sub_hosts_takes_no_room_here()
+    {
+        using var lab = Paged();
+        using var target = lab.Pager.OpenReclaimTarget();
+        long[] remote = [.. Enumerable.Range(0, (int)Used).Where(p => lab.Table[p].State == PageState.Remote).Select(p => (long)p)];
+        Assert.InRange(remote.Length + lab.Table.LocalPages, lab.Pager.Snapshot().LimitPages + 2, Used);
+        foreach (long page in remote[1..])
+        {
+            Assert.True(target.Hold(new(page, 1)));
+        }
+
+        // There is room for it, although more pages than may be here are held.
+        Assert.Equal([remote[0], 0, 0], lab.Guest.Ask($"read {remote[0]}", "read"));
+        foreach (long page in remote[1..])
+        {
+            target.LetGo(new(page, 1));
+        }
+
+        Assert.Equal((Used, 0, 0), lab.Guest.StopAndVerify());
+    }
+
+    [Fact]
     public void A_frozen_page_waits_and_loses_nothing()
     {
         using var lab = Paged();
