@@ -39,13 +39,7 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         try
         {
             UserfaultfdInjector.CloseInTarget(processId);
-            userfaultfd.Api(UffdFeatures.WpHugetlbfsShmem | UffdFeatures.PagefaultFlagWp);
-            foreach (var block in ram.Blocks)
-            {
-                userfaultfd.Register(block.MappedAt, (ulong)block.PageCount << PageIndex.PageShift, UffdRegisterMode.Wp);
-            }
-
-            return new(ram, userfaultfd);
+            return Adopt(ram, userfaultfd);
         }
         catch
         {
@@ -54,9 +48,22 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         }
     }
 
-    public long Count(PageRange block) => block.Count - NeverTouched!.Pages.CountIn(block);
+    /// <summary>As <see cref="Attach"/>, with a userfaultfd of the process that was opened for nothing yet. It is the target's from here on.</summary>
+    /// <exception cref="KernelException">It can't be used for this memory.</exception>
+    public static HostReclaimTarget Adopt(GuestRam ram, Userfaultfd userfaultfd)
+    {
+        userfaultfd.Api(UffdFeatures.WpHugetlbfsShmem | UffdFeatures.PagefaultFlagWp);
+        foreach (var block in ram.Blocks)
+        {
+            userfaultfd.Register(block.MappedAt, (ulong)block.PageCount << PageIndex.PageShift, UffdRegisterMode.Wp);
+        }
+
+        return new(ram, userfaultfd);
+    }
 
     public bool IsElsewhere(PageRange block) => false;
+
+    public long Count(PageRange block) => block.Count - NeverTouched!.Pages.CountIn(block);
 
     public bool Freeze(long structPages) => Protect(new(structPages, 1), true);
 

@@ -5,7 +5,7 @@ using FCtrans.Agent.Memory;
 
 namespace FCtrans.Kernel.Tests.Paging;
 
-/// <summary>A process of guest.c: plays the guest, in a process of its own as QEMU is.</summary>
+/// <summary>A process of guest.c: plays the guest, in a process of its own as QEMU is. Its memory is the file `ram` in a directory, which is made if it is not there.</summary>
 internal sealed class TestGuest : IDisposable
 {
     private static readonly Lazy<string> s_program = new(Compile);
@@ -15,8 +15,9 @@ internal sealed class TestGuest : IDisposable
     public TestGuest(string directory, long pages, int threads, long used)
     {
         RamPath = Path.Combine(directory, "ram");
-        using (var file = File.OpenHandle(RamPath, FileMode.CreateNew, FileAccess.ReadWrite))
+        if (!File.Exists(RamPath))
         {
+            using var file = File.OpenHandle(RamPath, FileMode.CreateNew, FileAccess.ReadWrite);
             SparseFile.SetLength(file, pages * PageIndex.PageSize);
         }
 

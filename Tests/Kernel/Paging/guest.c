@@ -9,6 +9,7 @@
  *   fill A B        writes pages A to B; answers "filled PAGES ERRORS BUSERRORS"
  *   write P         writes page P; answers "wrote P" when it is done
  *   read P          verifies page P in full; answers "read P ERRORS BUSERRORS"
+ *   poke O V        writes the 32 bits V at byte O; answers "poked O" when it is done
  * The content of a page is a function of (page, generation); generation 0, and each 16th, is all zeros.
  */
 #define _GNU_SOURCE
@@ -199,6 +200,9 @@ int main(int count, char **values)
         } else if (sscanf(line, "read %ld", &a) == 1 && a >= 0 && a < pages) {
             guarded(check_full, a);
             printf("read %ld %ld %ld\n", a, atomic_load(&errors), atomic_load(&buserrors));
+        } else if (sscanf(line, "poke %ld %ld", &a, &b) == 2 && a >= 0 && a % 4 == 0 && a < pages * 4096) {
+            ((volatile uint32_t *)ram)[a / 4] = (uint32_t)b;
+            printf("poked %ld\n", a);
         } else {
             return 6;
         }

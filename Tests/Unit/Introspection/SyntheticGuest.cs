@@ -63,16 +63,23 @@ internal sealed unsafe class SyntheticGuest : IDisposable
     private readonly string _path;
     private ulong _next;
 
-    public SyntheticGuest(SyntheticLayout layout, bool withInfo = true)
+    /// <param name="layout">How its kernel lays things out.</param>
+    /// <param name="withInfo">Whether there is a VMCOREINFO.</param>
+    /// <param name="path">Where its memory is to lie, for a process that plays it; the caller's to delete. Default: a file without a name.</param>
+    public SyntheticGuest(SyntheticLayout layout, bool withInfo = true, string? path = null)
     {
         Layout = layout;
-        _path = $"/dev/shm/fctrans-unit-{Guid.NewGuid():N}";
+        _path = path ?? $"/dev/shm/fctrans-unit-{Guid.NewGuid():N}";
         using (File.Create(_path))
         {
         }
 
         var file = SparseFile.Open(_path, write: true);
-        File.Delete(_path);
+        if (path is null)
+        {
+            File.Delete(_path);
+        }
+
         ulong total = layout.LowBytes + layout.HighBytes;
         SparseFile.SetLength(file, (long)total);
         var segments = new List<GuestRamSegment> { new(0, layout.LowBytes, 0) };
