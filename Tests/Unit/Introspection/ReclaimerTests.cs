@@ -75,6 +75,35 @@ public sealed class ReclaimerTests
         Assert.Equal(1024 + 8, figures.FreedPages);
     }
 
+    [Fact]
+    public void The_loop_allocates_nothing()
+    {
+        using var guest = new SyntheticGuest(new());
+        for (ulong block = 0; block < 300; block++)
+        {
+            guest.SetFree(High + (block * 8), 2);
+        }
+
+        guest.SetFree(High + 4096, 10);
+        var kernel = guest.Find();
+        var processors = new[] { new GuestProcessor(0x8000_0001, guest.Root, 0x20, 0x500) };
+        using var check = new ProcessorCheck(() => processors, limitMilliseconds: 60_000);
+        using var scanner = new FreePageScanner(kernel, guest.Ram, mayMap: false);
+        using var free = new PageBitmap(guest.Ram.PageCount);
+        var target = new Target();
+        var reclaimer = new Reclaimer(guest.Ram, target, check);
+        var limits = new ReclaimLimits();
+        long dropped = 0;
+        Assert.Equal(0, Allocations.Of(() =>
+        {
+            free.Clear();
+            reclaimer.Begin(kernel, limits, null, CancellationToken.None);
+            scanner.Visit(free, reclaimer);
+            dropped = reclaimer.Finish().FreedPages;
+        }));
+        Assert.Equal((300 * 4) + 1024, dropped);
+    }
+
     private static long PageOf(SyntheticGuest guest, ulong frame)
     {
         Assert.True(guest.Ram.TryPageOf(new GuestPhysicalAddress(frame << 12), out long page));
