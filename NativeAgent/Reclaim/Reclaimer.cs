@@ -43,8 +43,8 @@ internal sealed class Reclaimer : IFreeBlockSink
     private const int MaxBlocks = 512;
     private const int MaxHeads = 64;
 
-    /// <summary>64 MiB: the question to QEMU costs as much as giving some MiB back, so that it is asked for many at once.</summary>
-    private const long MaxPages = 16384;
+    /// <summary>128 MiB: the question to QEMU costs as much as giving some MiB back, so that it is asked for many at once.</summary>
+    private const long MaxPages = 32768;
 
     private readonly GuestRam _ram;
     private readonly IReclaimTarget _target;

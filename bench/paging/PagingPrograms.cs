@@ -32,10 +32,10 @@ internal sealed class TalkingProgram : IDisposable
         }
     }
 
-    /// <summary>A C program of bench/paging, compiled once.</summary>
-    public static string Compile(string name)
+    /// <summary>A C program of a benchmark's folder, compiled once.</summary>
+    public static string Compile(string name, string benchmark = "paging")
     {
-        string directory = Path.Combine(AppContext.BaseDirectory, "paging");
+        string directory = Path.Combine(AppContext.BaseDirectory, benchmark);
         string program = Path.Combine(directory, name);
         using Process gcc = Process.Start("gcc", ["-O2", "-pthread", "-o", program, Path.Combine(directory, name + ".c")]);
         gcc.WaitForExit();

@@ -3,6 +3,7 @@ using FCtrans.Agent.Interop;
 using FCtrans.Agent.Introspection;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Reclaim;
+using FCtrans.Agent.Tracking;
 using FCtrans.Lab;
 using Xunit;
 using Xunit.Abstractions;
@@ -46,9 +47,10 @@ public sealed class ReclaimTests(ITestOutputHelper output)
         Assert.True(before - Allocated(ram) > 440L << 20, $"{(before - Allocated(ram)) >> 20} MiB came back");
         Assert.Equal(0, vm.Guest.Invoke("fresh 384", TimeSpan.FromSeconds(120))["errors"]);
 
-        // Without pause, while both processors take, write, verify and free.
-        vm.Guest.Invoke("run rate=100 churn=100 threads=2");
+        // Without pause, while both processors take, write, verify and free as fast as they can.
+        vm.Guest.Invoke("run rate=1000 churn=1000 threads=2");
         ReclaimFigures all = default;
+        int turns = 0;
         long end = Environment.TickCount64 + (long)Torture.TotalMilliseconds;
         while (Environment.TickCount64 < end || all.FreedPages < 1024)
         {
@@ -58,13 +60,67 @@ public sealed class ReclaimTests(ITestOutputHelper output)
             all.TakenBack += figures.TakenBack;
             all.Uncertain += figures.Uncertain;
             all.Batches += figures.Batches;
+            turns++;
         }
 
-        output.WriteLine($"busy {all}");
+        output.WriteLine($"busy, {turns} turns {all}");
         var stat = vm.Guest.WaitForFullPass(TimeSpan.FromSeconds(120));
         output.WriteLine($"{stat}");
         Assert.Equal(0, stat["errors"]);
         Assert.True(stat["churned"] > 0);
+    }
+
+    [Fact]
+    public void A_guest_under_KVM_goes_on_while_its_memory_is_frozen_held_and_let_go()
+    {
+        // A program without a kernel: nothing of it can be told free, so reclaim itself leaves it alone; what it is made of is tried.
+        using var lab = new FCtrans.Lab.Lab();
+        var host = lab.AddHost("source", 512L << 20);
+        var guest = host.StartGuest(new() { Name = "bare", Bare = true, MemoryBytes = 64L << 20 });
+        guest.Invoke("fill 8");
+        using var monitor = QemuMonitor.Connect(host.PathOf(guest.MonitorPath), TimeSpan.FromSeconds(10));
+        var process = Directory.EnumerateDirectories("/proc").Select(d => Path.GetFileName(d))
+            .Where(name => int.TryParse(name, out int pid) && ProcessFiles.CommandLine(pid).Contains(guest.Uuid.ToString()))
+            .Select(name => QemuProcesses.OpenAnywhere(int.Parse(name, System.Globalization.CultureInfo.InvariantCulture)))
+            .First(found => found is not null)!;
+        using var ram = GuestRamFactory.Open(process, monitor);
+        using var pages = UnusedPages.Open(ram, mayMap: true, () => GuestProcessor.Ask(monitor));
+        using var check = new ProcessorCheck(() => GuestProcessor.Ask(monitor));
+        using var target = HostReclaimTarget.Attach(ram, process.Pid);
+        using var reclaim = new VmReclaim(ram, pages, target, check);
+        using var neverTouched = new NeverTouchedSet(ram);
+        neverTouched.Prepare();
+        target.NeverTouched = neverTouched;
+        // What it holds lies from 16 MiB up; what it counts its work with below 4 MiB; nothing in the last MiBs.
+        const long First = 4096;
+        const long Held = 2048;
+        var idle = new PageRange(13_000, 1_000);
+        guest.Invoke("run rewrite=2");
+        long rewritten = guest.Invoke("stat")["rewritten"];
+        var random = new Random(7);
+        long end = Environment.TickCount64 + 3000;
+        long rounds = 0;
+        while (Environment.TickCount64 < end || guest.Invoke("stat")["rewritten"] < rewritten + (2 * Held))
+        {
+            Assert.True(Environment.TickCount64 < end + 60_000, "the guest does not go on");
+            for (int i = 0; i < 50; i++, rounds++)
+            {
+                var held = new PageRange(First + random.Next((int)Held - 64), 64);
+                long frozen = random.Next(512, 1024);
+                Assert.True(target.Hold(held) && target.Freeze(frozen));
+                target.LetGo(held);
+                target.Thaw(frozen);
+                Assert.True(target.Hold(idle));
+                target.Drop(idle);
+            }
+        }
+
+        var turn = reclaim.Turn(s_all, settledOnly: false, CancellationToken.None);
+        Assert.Equal((0, 0), (turn.FoundPages, turn.FreedPages));
+        Assert.Equal(UnusedFigures.NeverTouchedOnly, reclaim.Seen!.Method);
+        var stat = guest.WaitForFullPass(TimeSpan.FromSeconds(120));
+        output.WriteLine($"{rounds} rounds, {stat}");
+        Assert.Equal(0, stat["errors"]);
     }
 
     private static long Allocated(GuestRam ram) => SparseFile.AllocatedBytes(ram.Blocks[0].File);
