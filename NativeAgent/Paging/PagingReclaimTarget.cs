@@ -33,6 +33,9 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
     public long RemoteDropped { get; private set; }
 
+    /// <summary>Few: a held page counts as one that is here, wherever its content is, and the evictor must not make room for them.</summary>
+    public long BatchPages => Math.Min(4096, Math.Max(64, _core.LimitPages / 64));
+
     /// <summary>No more waiting for sub-hosts that are away. From any thread.</summary>
     public void Stop() => _stop = true;
 

@@ -23,6 +23,9 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         _userfaultfd = userfaultfd;
     }
 
+    /// <summary>128 MiB: the question to QEMU costs as much as giving some MiB back, so that it is asked for many at once.</summary>
+    public long BatchPages => 32768;
+
     /// <summary>The pages that need no reclaim; the one that the scan uses. Set before a scan begins.</summary>
     public NeverTouchedSet? NeverTouched { get; set; }
 

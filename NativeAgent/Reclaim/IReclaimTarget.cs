@@ -8,6 +8,9 @@ namespace FCtrans.Agent.Reclaim;
 /// </summary>
 internal interface IReclaimTarget
 {
+    /// <summary>At most this many pages are held at once, but for one block that is larger.</summary>
+    long BatchPages { get; }
+
     /// <summary>Pages that went and that only a sub-host had, in all.</summary>
     long RemoteDropped => 0;
 

@@ -43,9 +43,6 @@ internal sealed class Reclaimer : IFreeBlockSink
     private const int MaxBlocks = 512;
     private const int MaxHeads = 64;
 
-    /// <summary>128 MiB: the question to QEMU costs as much as giving some MiB back, so that it is asked for many at once.</summary>
-    private const long MaxPages = 32768;
-
     private readonly GuestRam _ram;
     private readonly IReclaimTarget _target;
     private readonly ProcessorCheck _check;
@@ -128,7 +125,7 @@ internal sealed class Reclaimer : IFreeBlockSink
         }
 
         bool sameHead = _headCount > 0 && _heads[_headCount - 1] == head;
-        if (_blockCount == MaxBlocks || (!sameHead && _headCount == MaxHeads) || (_pages > 0 && _pages + block.Count > MaxPages))
+        if (_blockCount == MaxBlocks || (!sameHead && _headCount == MaxHeads) || (_pages > 0 && _pages + block.Count > _target.BatchPages))
         {
             Flush();
             sameHead = false;

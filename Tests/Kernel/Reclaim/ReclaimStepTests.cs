@@ -187,6 +187,8 @@ public sealed class ReclaimStepTests
         /// <summary>The real target, with a place to park before and after each step.</summary>
         private sealed class Steps(StepLab lab, HostReclaimTarget target) : IReclaimTarget
         {
+            public long BatchPages => target.BatchPages;
+
             public long Count(PageRange block) => target.Count(block);
 
             public bool IsElsewhere(PageRange block) => target.IsElsewhere(block);

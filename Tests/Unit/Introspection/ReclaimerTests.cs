@@ -153,6 +153,8 @@ public sealed class ReclaimerTests
 
         public long LetGoPages { get; private set; }
 
+        public long BatchPages => 4096;
+
         public long Count(PageRange block) => block.Count;
 
         public bool IsElsewhere(PageRange block) => Elsewhere.Contains(block.First);
