@@ -33,8 +33,8 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
     public long RemoteDropped { get; private set; }
 
-    /// <summary>Few: a held page counts as one that is here, wherever its content is, and the evictor must not make room for them.</summary>
-    public long BatchPages => Math.Min(4096, Math.Max(64, _core.LimitPages / 64));
+    /// <summary>16 MiB: the sub-hosts confirm a whole batch, and who wants a page of it waits for that.</summary>
+    public long BatchPages => 4096;
 
     /// <summary>No more waiting for sub-hosts that are away. From any thread.</summary>
     public void Stop() => _stop = true;
