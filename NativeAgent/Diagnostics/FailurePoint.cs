@@ -8,6 +8,7 @@ namespace FCtrans.Agent.Diagnostics;
 /// <list type="bullet">
 /// <item><c>kill</c>: the process ends at once, as by <c>kill -9</c>, the first time only: a marker file remembers it, so that
 /// the restarted worker goes on.</item>
+/// <item><c>cut</c>: each data connection of the process that passed its handshake ends, as if the network had lost it; the first time only.</item>
 /// <item><c>park</c>: makes the file NAME.reached and waits until NAME.go exists.</item>
 /// </list>
 /// Those files lie in the directory that FCTRANS_FAILURE_DIRECTORY names, else in <c>/run/fctrans</c>.
@@ -23,6 +24,22 @@ internal static class FailurePoint
     private static readonly string s_directory =
         Environment.GetEnvironmentVariable("FCTRANS_FAILURE_DIRECTORY") ?? "/run/fctrans";
 
+    /// <summary>What <c>cut</c> cuts; null unless a point asks for it.</summary>
+    private static readonly List<WeakReference<Transport.FrameConnection>>? s_connections =
+        s_actions is not null && s_actions.ContainsValue("cut") ? [] : null;
+
+    /// <summary>A connection that <c>cut</c> is to end too.</summary>
+    public static void Register(Transport.FrameConnection connection)
+    {
+        if (s_connections is { } connections)
+        {
+            lock (connections)
+            {
+                connections.Add(new(connection));
+            }
+        }
+    }
+
     public static void Reach(string name)
     {
         if (s_actions is null || !s_actions.TryGetValue(name, out string? action))
@@ -37,6 +54,29 @@ internal static class FailurePoint
             {
                 File.WriteAllText(reached, "");
                 System.Diagnostics.Process.GetCurrentProcess().Kill();
+            }
+
+            return;
+        }
+
+        if (action == "cut")
+        {
+            lock (s_connections!)
+            {
+                if (File.Exists(reached))
+                {
+                    return;
+                }
+
+                File.WriteAllText(reached, "");
+                s_connections.ForEach(weak =>
+                {
+                    if (weak.TryGetTarget(out var connection))
+                    {
+                        connection.Abort();
+                    }
+                });
+                s_connections.Clear();
             }
 
             return;
@@ -61,9 +101,9 @@ internal static class FailurePoint
         foreach (string entry in text.Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
         {
             string[] parts = entry.Split('=', 2);
-            if (parts.Length != 2 || parts[1] is not ("kill" or "park"))
+            if (parts.Length != 2 || parts[1] is not ("kill" or "park" or "cut"))
             {
-                throw new FormatException($"FCTRANS_FAILURE_POINTS: '{entry}' is not NAME=kill or NAME=park.");
+                throw new FormatException($"FCTRANS_FAILURE_POINTS: '{entry}' is not NAME=kill, NAME=park or NAME=cut.");
             }
 
             actions[parts[0]] = parts[1];

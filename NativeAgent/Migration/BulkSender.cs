@@ -200,7 +200,7 @@ internal sealed class BulkSender : IDisposable
         }
     }
 
-    /// <summary>For a lane: it can't go on.</summary>
+    /// <summary>Of a lane, or of whatever else the migration needs: it can't go on. Whoever waits here gets the first of them.</summary>
     internal void Fail(Exception failure)
     {
         lock (_gate)
@@ -237,7 +237,9 @@ internal sealed class BulkSender : IDisposable
     {
         if (_failure is { } failure)
         {
-            throw new MigrationException($"The connection to {Name} broke: {failure.Message}", failure);
+            throw failure is MigrationException
+                ? new MigrationException(failure.Message, failure)
+                : new MigrationException($"The connection to {Name} broke: {failure.Message}", failure);
         }
     }
 }

@@ -13,14 +13,32 @@ namespace FCtrans.Agent.Migration;
 /// messages. One thread a connection. The source sends no page on two connections within a round, and a barrier ends each
 /// round, so threads never work on the same page at once.
 /// </summary>
-internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, PageBitmap pinned, IMigrationEvents events)
+/// <param name="ram">Not owned.</param>
+/// <param name="table">Not owned.</param>
+/// <param name="pinned">Gets the pages that should stay here; not owned.</param>
+/// <param name="stores">How many sub-hosts there are.</param>
+/// <param name="events">What the control messages make happen.</param>
+internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, PageBitmap pinned, int stores, IMigrationEvents events)
 {
     private volatile bool _tableComplete;
+    private volatile bool _deviceStateComplete;
+    private volatile bool _leftAtSource;
+    private volatile bool _namesSource;
 
-    /// <summary>True where the table was complete before this process began.</summary>
+    /// <summary>
+    /// The number of the last control message that was applied. A connection that was lost is followed by another, which repeats what the
+    /// source does not know to be applied. Of one connection's thread at a time: a listener lets the next one in when the last has gone.
+    /// </summary>
+    private uint _applied;
+
+    /// <summary>True where all had been applied before this process began, so that only the last step may come, or come again.</summary>
     public bool TableIsComplete
     {
-        init => _tableComplete = value;
+        init
+        {
+            _tableComplete = _deviceStateComplete = value;
+            _applied = value ? uint.MaxValue : 0;
+        }
     }
 
     /// <summary>Serves one connection of the source until it ends.</summary>
@@ -31,6 +49,11 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
         while (connection.Read(out var header, buffer))
         {
             var payload = buffer.AsSpan(0, header.PayloadBytes);
+            if (connection.Purpose == ConnectionPurpose.Control && header.Sequence != 0 && !IsNew(header, connection))
+            {
+                continue;
+            }
+
             if (_tableComplete && header.Type is FrameType.Pages or FrameType.CompressedPages or FrameType.ZeroPages or FrameType.Discard
                 or FrameType.Located or FrameType.Pinned)
             {
@@ -54,6 +77,13 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                     Drop(header.Range);
                     break;
                 case FrameType.Located:
+                    // The one after the last sub-host's is the source's own, which says where it listens before the table is complete.
+                    _namesSource |= header.Flags == stores;
+                    if (header.Flags > stores)
+                    {
+                        throw new ProtocolException($"There is no store {header.Flags}.");
+                    }
+
                     table.SetRemote(header.Range, header.Flags);
                     break;
                 case FrameType.Pinned:
@@ -75,8 +105,37 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
         }
     }
 
+    /// <summary>A message that has been applied before is only answered once more.</summary>
+    private bool IsNew(in FrameHeader header, FrameConnection connection)
+    {
+        if (header.Type == FrameType.Barrier)
+        {
+            return true;
+        }
+
+        if (header.Sequence > _applied)
+        {
+            // Set before it is applied: one that fails ends the migration, and is never tried twice.
+            _applied = header.Sequence;
+            return true;
+        }
+
+        if (header.Type == FrameType.DeviceState && header.Flags == 1)
+        {
+            connection.SendText(FrameType.Control, (byte)ControlCode.Ready, "");
+        }
+
+        return false;
+    }
+
     private void DeviceState(ReadOnlySpan<byte> piece, bool last, FrameConnection connection)
     {
+        if (_deviceStateComplete || (last && !_tableComplete))
+        {
+            throw new ProtocolException("The device state came out of order.");
+        }
+
+        _deviceStateComplete = last;
         events.DeviceState(piece, last);
         if (last)
         {
@@ -88,16 +147,19 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
     {
         switch (code)
         {
+            case ControlCode.TableComplete when _tableComplete || (_namesSource && !_leftAtSource):
+                throw new ProtocolException("The table can't be complete now.");
             case ControlCode.TableComplete:
                 _tableComplete = true;
                 events.TableComplete();
                 break;
             case ControlCode.LeftAtSource:
-                if (_tableComplete || !int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port) || port is < 1 or > 65535)
+                if (_tableComplete || _leftAtSource || !int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port) || port is < 1 or > 65535)
                 {
                     throw new ProtocolException("The source's port for what it has left is none.");
                 }
 
+                _leftAtSource = true;
                 events.LeftAtSource(connection.RemoteAddress, port);
                 break;
             case ControlCode.Commit:
@@ -114,6 +176,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
 
     private void Store(PageRange range, ReadOnlySpan<byte> content)
     {
+        Diagnostics.FailurePoint.Reach("main.receiving");
         fixed (byte* bytes = content)
         {
             byte* from = bytes;

@@ -182,7 +182,7 @@ internal sealed unsafe class SendLane : IDisposable
             {
                 return _connect(s_attempt, _stop.Token);
             }
-            catch (PeerConnectionException e) when (!e.IsRefused && Environment.TickCount64 - lostAt < Volatile.Read(ref _patience))
+            catch (PeerConnectionException e) when (!e.IsFinalAfter(Environment.TickCount64 - lostAt, Volatile.Read(ref _patience)))
             {
                 _stop.Token.ThrowIfCancellationRequested();
             }

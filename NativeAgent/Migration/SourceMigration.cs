@@ -19,7 +19,8 @@ namespace FCtrans.Agent.Migration;
 /// </summary>
 internal sealed class SourceMigration : IDisposable
 {
-    private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
+    public const string VmEnded = "The VM's QEMU ended at the source before the migration was committed, and the VM with it. Start the VM again.";
+
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_patienceWhileStopped = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan s_reconnectPause = TimeSpan.FromMilliseconds(200);
@@ -43,6 +44,7 @@ internal sealed class SourceMigration : IDisposable
     private Placement? _placement;
     private ControlChannel? _control;
     private SourceStore? _left;
+    private string? _lost;
     private long _began;
 
     public SourceMigration(WorkerSpec spec, WorkerDirectory directory, MigrationProgress progress)
@@ -56,13 +58,17 @@ internal sealed class SourceMigration : IDisposable
         _pageCount = spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
     }
 
+    /// <summary>After <see cref="Undo"/>: there was nothing left to give back.</summary>
+    public bool VmHasEnded => _vm is not { HasEnded: false };
+
     /// <summary>Looks at the VM and connects to all hosts. Changes nothing in the VM.</summary>
     public void Prepare()
     {
         long began = Stopwatch.GetTimestamp();
         OpenVm();
+        KeptRam.Note(_directory, _ram!);
         LookAtGuest();
-        _control = new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+        _control = OpenControl();
         _control.SendPinned(_kernelPages!);
         var limiter = _spec.BandwidthLimitBytesPerSecond > 0 ? new RateLimiter((long)_spec.BandwidthLimitBytesPerSecond) : null;
         var options = new SendOptions(_ram!, _spec.TrackUnused, limiter);
@@ -72,6 +78,8 @@ internal sealed class SourceMigration : IDisposable
                 peer.Host, options, (stream, limit, cancel) => Connect(peer, ConnectionPurpose.Bulk, limit, (byte)stream, cancel), s_lanes));
         }
 
+        // Whoever waits for a host to take pages shall not wait on when there is no main host any more.
+        _control.Failed = failure => _senders.ForEach(sender => sender.Fail(failure));
         _progress.Update(s =>
         {
             s.GuestPages = (ulong)_pageCount;
@@ -124,10 +132,14 @@ internal sealed class SourceMigration : IDisposable
         if (_vm is null)
         {
             // A restarted worker has not looked at the VM yet.
-            OpenVm();
+            TryOpenVm();
         }
 
-        _vm!.Resume();
+        if (_vm is { HasEnded: false } vm)
+        {
+            vm.Resume();
+        }
+
         _left?.Dispose();
         _left = null;
         SourceStore.Forget(_directory);
@@ -136,13 +148,30 @@ internal sealed class SourceMigration : IDisposable
             tracker.Dispose();
             _dirtyTracker = null;
         }
-        else
+        else if (_vm is { HasEnded: false })
         {
             DirtyTracker.RemoveLeftBehind(_spec.VmProcessId);
         }
 
         TellOthersToEnd(reason);
     }
+
+    /// <summary>False when the VM's QEMU has ended, which nobody here can undo.</summary>
+    private bool TryOpenVm()
+    {
+        try
+        {
+            OpenVm();
+            return true;
+        }
+        catch (Exception e) when (e is MigrationException or MonitorException or GuestRamException && !QemuIsThere())
+        {
+            WorkerLog.Write(e.Message);
+            return false;
+        }
+    }
+
+    private bool QemuIsThere() => QemuProcesses.Find().Any(p => p.Pid == _spec.VmProcessId && p.Name == _spec.VmName);
 
     /// <summary>After the commitment: asks the main host to run the VM until it says that it does, then ends the source's QEMU.</summary>
     public void FinishCommitted(CancellationToken stop)
@@ -152,7 +181,7 @@ internal sealed class SourceMigration : IDisposable
         {
             try
             {
-                _control ??= new ControlChannel(Connect(_main, ConnectionPurpose.Control));
+                _control ??= OpenControl();
                 _control.Send(ControlCode.Commit);
                 _control.WaitFor(ControlCode.Running, stop);
                 break;
@@ -182,7 +211,7 @@ internal sealed class SourceMigration : IDisposable
         WaitLeftTaken(runningAt, stop);
         // Whoever is told that it has completed finds nothing of the VM here any more.
         RemoveVm();
-        _progress.End(MigrationState.Completed, "");
+        _progress.End(_lost is null ? MigrationState.Completed : MigrationState.Failed, _lost ?? "");
     }
 
     public void Dispose()
@@ -240,6 +269,8 @@ internal sealed class SourceMigration : IDisposable
             sender.Patience = s_patienceWhileStopped;
         }
 
+        _control!.Patience = s_patienceWhileStopped;
+
         if (leave)
         {
             rounds.TakeBackDirty(cancel);
@@ -289,8 +320,22 @@ internal sealed class SourceMigration : IDisposable
     {
         if (_left is null && SourceStore.WasOpen(_directory))
         {
-            OpenVm();
-            _left = SourceStore.Reopen(_spec, _directory, _certificate, _ram!);
+            // What was left lies in the RAM files, which outlive QEMU where they have names.
+            if (!TryOpenVm())
+            {
+                _ram?.Dispose();
+                _ram = KeptRam.TryOpen(_directory);
+            }
+
+            if (_ram is null)
+            {
+                _lost = "The source's QEMU and worker were both killed before all of the VM's memory had left the source, and its RAM file went with "
+                    + "them. The VM on the main host waits for memory that is nowhere any more. End it there, and restore it from a backup.";
+                WorkerLog.Write(_lost);
+                return;
+            }
+
+            _left = SourceStore.Reopen(_spec, _directory, _certificate, _ram);
         }
 
         if (_left is { } left)
@@ -331,29 +376,13 @@ internal sealed class SourceMigration : IDisposable
 
     private void RemoveVm()
     {
-        if (_vm is null)
+        // It may have ended before: by itself, or by the worker before this one.
+        if (_vm is not null || TryOpenVm())
         {
-            try
-            {
-                OpenVm();
-            }
-            catch (MigrationException e)
-            {
-                // A worker before this one has ended it.
-                WorkerLog.Write(e.Message);
-                return;
-            }
+            _vm!.Quit(_spec.LibvirtUndefine);
         }
 
-        _vm!.Quit(_spec.LibvirtUndefine);
-        foreach (var block in _ram!.Blocks)
-        {
-            // QEMU leaves a RAM file that its command line names; its content is the main host's now.
-            if (block.Path.StartsWith("/dev/shm/", StringComparison.Ordinal) && File.Exists(block.Path))
-            {
-                File.Delete(block.Path);
-            }
-        }
+        KeptRam.Remove(_directory);
     }
 
     private long[] SubRooms()
@@ -371,7 +400,7 @@ internal sealed class SourceMigration : IDisposable
     private void CountTraffic() => _progress.Update(s =>
     {
         s.Traffic.Clear();
-        s.Reconnects = (uint)_senders.Sum(sender => sender.Reconnects);
+        s.Reconnects = (uint)(_senders.Sum(sender => sender.Reconnects) + (_control?.Reconnects ?? 0));
         for (int i = 0; i < _senders.Count; i++)
         {
             s.Traffic.Add(new HostTraffic
@@ -395,7 +424,13 @@ internal sealed class SourceMigration : IDisposable
         Task[] told = [.. _subs.Select(sub => Task.Run(() => EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason)))];
         try
         {
-            _control ??= new ControlChannel(Connect(_main, ConnectionPurpose.Control, EndOfSplit.Patience));
+            if (_control is { IsConnected: false } lost)
+            {
+                lost.Dispose();
+                _control = null;
+            }
+
+            _control ??= OpenControl(EndOfSplit.Patience);
             _control.Send(ControlCode.Abort, reason);
         }
         catch (Exception e) when (e is MigrationException or IOException)
@@ -406,8 +441,8 @@ internal sealed class SourceMigration : IDisposable
         Task.WaitAll(told);
     }
 
-    private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan? limit = null) =>
-        Connect(peer, purpose, limit ?? s_connectTimeout, stream: 0, CancellationToken.None);
+    private ControlChannel OpenControl(TimeSpan? timeout = null) =>
+        new((limit, cancel) => Connect(_main, ConnectionPurpose.Control, limit, stream: 0, cancel), timeout);
 
     private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan limit, byte stream, CancellationToken cancel) =>
         PeerConnector.Connect(

@@ -47,6 +47,9 @@ internal sealed class SourceVm : IDisposable
 
     public int ProcessId { get; }
 
+    /// <summary>QEMU has ended, and the VM with it unless it runs elsewhere.</summary>
+    public bool HasEnded => _process.HasExited;
+
     /// <summary>When the VM stood still; <see cref="Stopwatch"/> ticks, not later than it really did.</summary>
     public long StoppedAt { get; private set; }
 
@@ -144,9 +147,21 @@ internal sealed class SourceVm : IDisposable
     /// <param name="undefine">libvirt is to forget the domain's description too.</param>
     public void Quit(bool undefine)
     {
+        if (_process.HasExited)
+        {
+            return;
+        }
+
         if (_libvirt is null)
         {
-            _monitor.Quit();
+            try
+            {
+                _monitor.Quit();
+            }
+            catch (MonitorException e)
+            {
+                WorkerLog.Write($"the source's QEMU was not told to quit: {e.Message}");
+            }
         }
         else
         {

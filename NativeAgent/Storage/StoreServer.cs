@@ -69,6 +69,7 @@ internal sealed unsafe class StoreServer(PageStore store)
             switch (frame.Type)
             {
                 case FrameType.Pages:
+                    Diagnostics.FailurePoint.Reach("sub.storing");
                     store.Put(frame.Range, buffer);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;

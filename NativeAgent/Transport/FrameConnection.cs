@@ -304,6 +304,7 @@ internal sealed class FrameConnection : IDisposable
         VmPages = vmPages;
         Purpose = purpose;
         _helloDone = true;
+        Diagnostics.FailurePoint.Register(this);
     }
 
     /// <summary>Reads the peer's Hello.</summary>

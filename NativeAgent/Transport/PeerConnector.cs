@@ -10,6 +10,21 @@ internal sealed class PeerConnectionException(string message, bool final, Except
 {
     /// <summary>The peer answered and refused: trying again is of no use.</summary>
     public bool IsRefused { get; } = final;
+
+    /// <summary>The host is up, and nothing listens there: its worker has ended, or is about to be started again.</summary>
+    public bool NobodyListens { get; } = inner is SocketException { SocketErrorCode: SocketError.ConnectionRefused };
+
+    /// <summary>
+    /// Whether to give up a connection that was lost. A worker that its supervisor starts again listens within a moment; where nobody does
+    /// for longer, it has given up.
+    /// </summary>
+    /// <param name="milliseconds">Since it was lost.</param>
+    /// <param name="patience">For a host that does not answer, in milliseconds.</param>
+    public bool IsFinalAfter(long milliseconds, long patience)
+    {
+        const long restart = 5000;
+        return IsRefused || milliseconds >= (NobodyListens ? Math.Min(patience, restart) : patience);
+    }
 }
 
 /// <summary>Connects to a peer's <see cref="PeerListener"/>.</summary>

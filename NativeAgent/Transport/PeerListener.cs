@@ -44,7 +44,7 @@ internal sealed record PeerListenerOptions
 /// A worker's data port. Each connection gets a thread of its own: it does the handshake there and then calls the callback, which may
 /// keep it as long as the connection lives. Who is not a peer of this very split VM is refused and counted.
 /// <para>
-/// A peer has one bulk connection of each stream number. When it opens another, the old one has broken on its side, but frames of it may
+/// A peer has one control connection, and one bulk connection of each stream number. When it opens another, the old one has broken on its side, but frames of it may
 /// still lie in our socket: they are served to the end before the new one gets our Hello. Otherwise an old copy of a page could land on a newer one.
 /// </para>
 /// Dispose ends the connections and waits for their threads.
@@ -56,9 +56,9 @@ internal sealed class PeerListener : IDisposable
     private readonly Dictionary<string, WorkerRole> _peers;
     private readonly Socket _listener;
     private readonly Thread _accepter;
-    /// <summary>Guards the collections; pulsed when a bulk connection has ended.</summary>
+    /// <summary>Guards the collections; pulsed when a bulk or control connection has ended.</summary>
     private readonly object _lock = new();
-    private readonly Dictionary<(WorkerRole Role, byte Stream), FrameConnection> _bulk = [];
+    private readonly Dictionary<(WorkerRole Role, ConnectionPurpose Purpose, byte Stream), FrameConnection> _ordered = [];
     private readonly HashSet<Socket> _sockets = [];
     private readonly HashSet<FrameConnection> _connections = [];
     private readonly HashSet<Thread> _threads = [];
@@ -251,11 +251,11 @@ internal sealed class PeerListener : IDisposable
                     _connections.Remove(connection);
                 }
 
-                foreach (var (stream, bulk) in _bulk)
+                foreach (var (stream, ordered) in _ordered)
                 {
-                    if (bulk == connection)
+                    if (ordered == connection)
                     {
-                        _bulk.Remove(stream);
+                        _ordered.Remove(stream);
                         Monitor.PulseAll(_lock);
                         break;
                     }
@@ -298,9 +298,9 @@ internal sealed class PeerListener : IDisposable
                 throw refusal;
             }
 
-            if (hello.Purpose == ConnectionPurpose.Bulk)
+            if (hello.Purpose is ConnectionPurpose.Bulk or ConnectionPurpose.Control)
             {
-                AwaitTurn(connection, (hello.Role, hello.Stream));
+                AwaitTurn(connection, (hello.Role, hello.Purpose, hello.Stream));
             }
 
             connection.Establish(_options.Pages, hello.Purpose);
@@ -314,18 +314,18 @@ internal sealed class PeerListener : IDisposable
         }
     }
 
-    private void AwaitTurn(FrameConnection connection, (WorkerRole Role, byte Stream) stream)
+    private void AwaitTurn(FrameConnection connection, (WorkerRole Role, ConnectionPurpose Purpose, byte Stream) stream)
     {
         lock (_lock)
         {
-            while (_bulk.TryGetValue(stream, out var old))
+            while (_ordered.TryGetValue(stream, out var old))
             {
                 // What is already in its socket is still read after this; then its thread leaves.
                 old.Abort();
                 Monitor.Wait(_lock);
             }
 
-            _bulk[stream] = connection;
+            _ordered[stream] = connection;
         }
     }
 

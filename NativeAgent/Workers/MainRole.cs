@@ -24,6 +24,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_sourcePatience = TimeSpan.FromMinutes(2);
+
+    /// <summary>Longer than the source tries to reach this host again: then it has given the migration up.</summary>
+    private static readonly TimeSpan s_controlPatience = TimeSpan.FromSeconds(40);
     private static readonly TimeSpan s_exitPoll = TimeSpan.FromMilliseconds(100);
 
     private readonly WorkerSpec _spec;
@@ -48,6 +51,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private volatile string? _givenUpBecause;
     private volatile string _state = "receiving";
     private volatile int _controlConnections;
+    private volatile string _controlLost = "";
+    private long _controlLostAt;
 
     public MainRole(WorkerSpec spec, WorkerDirectory directory)
     {
@@ -82,6 +87,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         while (!_vm!.WaitExit(s_exitPoll))
         {
+            GiveUpWithoutSource();
             if (_giveUp.IsSet)
             {
                 End(_givenUpBecause!);
@@ -300,7 +306,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _userfaultfd = _vm.OpenUserfaultfd();
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = new PageBitmap(_vm.Ram.PageCount);
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, this);
+        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _subs.Length, this);
         _vm.ExpectDeviceState();
     }
 
@@ -331,7 +337,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         _pager.Start();
         _roster.Continue(_pager);
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, this) { TableIsComplete = true };
+        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _subs.Length, this) { TableIsComplete = true };
         if (_directory.Has(Markers.Running) && !_directory.Has(Markers.Ran))
         {
             // Killed between the marker and the word to QEMU.
@@ -469,6 +475,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         string why = "the source closed its connection";
+        bool final = false;
         try
         {
             _receiver!.Serve(connection);
@@ -476,19 +483,40 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         catch (Exception e) when (e is IOException or MigrationException or MonitorException or InvalidOperationException)
         {
             why = e.Message;
+            // A lost connection may come again; what could not be done stays so.
+            final = e is not IOException or ProtocolException;
             WorkerLog.Write($"{hello.Purpose} connection of the source ended: {e.Message}");
             TryTellSource(connection, control, e.Message);
         }
 
         if (control && Interlocked.Decrement(ref _controlConnections) == 0)
         {
-            lock (_stepGate)
+            _controlLost = why;
+            Interlocked.Exchange(ref _controlLostAt, final ? long.MinValue : Environment.TickCount64);
+            GiveUpWithoutSource();
+        }
+    }
+
+    /// <summary>A VM that is not complete is of no use when its source does not come back.</summary>
+    private void GiveUpWithoutSource()
+    {
+        if (_controlLost.Length == 0 || _controlConnections > 0)
+        {
+            return;
+        }
+
+        long lostAt = Interlocked.Read(ref _controlLostAt);
+        if (lostAt != long.MinValue && Environment.TickCount64 - lostAt < s_controlPatience.TotalMilliseconds)
+        {
+            return;
+        }
+
+        lock (_stepGate)
+        {
+            // A complete VM waits for the source's word, however long it takes: the source may have committed.
+            if (!_directory.Has(Markers.Prepared))
             {
-                // A complete VM waits for the source's word, however long it takes: the source may have committed.
-                if (!_directory.Has(Markers.Prepared))
-                {
-                    GiveUp($"The source went away before the VM was complete: {why}.");
-                }
+                GiveUp($"The source went away before the VM was complete: {_controlLost}.");
             }
         }
     }

@@ -37,7 +37,7 @@ internal sealed class SourceRole : IWorkerRole
             {
                 const string killed = "The source's worker was killed. The VM runs on at the source; start the migration again.";
                 _migration.Undo(killed);
-                _progress.End(MigrationState.Failed, killed);
+                _progress.End(MigrationState.Failed, _migration.VmHasEnded ? SourceMigration.VmEnded : killed);
             }
             else
             {
@@ -100,6 +100,11 @@ internal sealed class SourceRole : IWorkerRole
             string reason = !aborted ? e.Message : _abort.IsCancellationRequested ? _abortReason : "The source's worker was told to stop.";
             WorkerLog.Write(aborted ? reason : $"the migration failed: {e}");
             _migration.Undo(reason);
+            if (_migration.VmHasEnded)
+            {
+                (aborted, reason) = (false, SourceMigration.VmEnded);
+            }
+
             _progress.End(aborted ? MigrationState.Aborted : MigrationState.Failed, reason);
         }
     }

@@ -49,12 +49,20 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
     }
 
     It 'fails, with the VM at the source, when the main worker is killed at <Point>' -ForEach @(
+        @{ Point = 'main.receiving' }
         @{ Point = 'main.table-complete' }
         @{ Point = 'main.loaded' }
     ) {
         Set-FailurePoint $setup.Host.main "$Point=kill"
         { Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments } | Should -Throw -ErrorId 'MigrationFailed*'
         [IO.File]::Exists($setup.Host.main.PathOf("/run/fctrans/$Point.reached")) | Should -BeTrue
+        Assert-RunsAtSource
+    }
+
+    It 'fails, with the VM at the source, when the source worker is killed with pages left there' {
+        Set-FailurePoint $setup.Host.source 'source.left=kill'
+        { Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -Mode PostCopy } | Should -Throw -ErrorId 'MigrationFailed*'
+        [IO.File]::Exists($setup.Host.source.PathOf('/run/fctrans/source.left.reached')) | Should -BeTrue
         Assert-RunsAtSource
     }
 
@@ -123,6 +131,67 @@ Describe 'A migration whose worker is killed at the commitment' -Tag 'Vm' {
             $result.State | Should -Be 'Completed'
             [IO.File]::Exists($setup.Host[$Worker].PathOf("/run/fctrans/$Point.reached")) | Should -BeTrue
             Get-KvmVm -KvmHost $setup.Connection.source | Should -BeNullOrEmpty
+            Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+        }
+        finally {
+            Remove-ConnectedLab
+        }
+    }
+}
+
+Describe 'A migration that loses its links or a sub-host''s worker at each of its states' -Tag 'Vm' {
+    AfterAll {
+        Remove-ConnectedLab
+    }
+
+    It 'completes all the same: <Mode>' -ForEach @(
+        @{ Mode = 'PreCopy'; Points = 'source.pre-copy', 'source.sending', 'source.round-sent', 'source.stopped', 'source.last-round', 'source.ready', 'source.committed' }
+        @{ Mode = 'PostCopy'; Points = 'source.stopped', 'source.left', 'source.last-round', 'source.ready', 'source.committed', 'source.post-copy', 'source.giving' }
+    ) {
+        $setup = New-ConnectedLab source, main, sub1
+        try {
+            $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
+            $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
+            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+            $atMain = 'main.table-complete', 'main.loaded', 'main.committed', 'main.running'
+            Set-FailurePoint $setup.Host.source (($Points | ForEach-Object { "$_=cut" }) -join ';')
+            Set-FailurePoint $setup.Host.main (($atMain | ForEach-Object { "$_=cut" }) -join ';')
+            Set-FailurePoint $setup.Host.sub1 'sub.storing=kill'
+            $result = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
+                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode $Mode
+            $result.State | Should -Be 'Completed'
+            $result.Reconnects | Should -BeGreaterThan 3
+            foreach ($point in $Points) { [IO.File]::Exists($setup.Host.source.PathOf("/run/fctrans/$point.reached")) | Should -BeTrue -Because $point }
+            foreach ($point in $atMain) { [IO.File]::Exists($setup.Host.main.PathOf("/run/fctrans/$point.reached")) | Should -BeTrue -Because $point }
+            [IO.File]::Exists($setup.Host.sub1.PathOf('/run/fctrans/sub.storing.reached')) | Should -BeTrue
+            Get-KvmVm -KvmHost $setup.Connection.source | Should -BeNullOrEmpty
+            Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+        }
+        finally {
+            Remove-ConnectedLab
+        }
+    }
+
+    It 'completes when the source''s QEMU and its worker are killed with pages left there' {
+        $setup = New-ConnectedLab source, main, sub1
+        try {
+            $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
+            $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
+            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+            $ramPath = $guest.RamPath
+            Set-FailurePoint $setup.Host.source 'source.giving=park'
+            $job = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
+                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode PostCopy -AsJob
+            Wait-FailurePoint $setup.Host.source 'source.giving'
+            Clear-FailurePoint $setup.Host.source
+            [void] (Invoke-OnHost $setup.Host.source 'kill -9 $(pgrep qemu-system)')
+            $null = Stop-Worker $setup.Host.source source
+            $null = Wait-Job $job -Timeout 120
+            $result = Receive-Job $job -ErrorAction SilentlyContinue
+            $result.State | Should -Be 'Completed'
+            [IO.File]::Exists($setup.Host.source.PathOf($ramPath)) | Should -BeFalse
             Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
             (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
         }
