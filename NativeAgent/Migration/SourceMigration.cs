@@ -25,6 +25,9 @@ internal sealed class SourceMigration : IDisposable
     private static readonly TimeSpan s_patienceWhileStopped = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan s_reconnectPause = TimeSpan.FromMilliseconds(200);
 
+    /// <summary>The control connection for a last word, abort or commit, that waits for nothing that was sent before on the first.</summary>
+    private const byte WordStream = 1;
+
     // More than one, since encryption at either end fills a core before the link is full; no more than there are cores to do it.
     private static readonly int s_lanes = Math.Clamp(Environment.ProcessorCount, 1, 4);
 
@@ -181,7 +184,7 @@ internal sealed class SourceMigration : IDisposable
         {
             try
             {
-                _control ??= OpenControl();
+                _control ??= OpenControl(stream: WordStream);
                 _control.Send(ControlCode.Commit);
                 _control.WaitFor(ControlCode.Running, stop);
                 break;
@@ -211,6 +214,7 @@ internal sealed class SourceMigration : IDisposable
         WaitLeftTaken(runningAt, stop);
         // Whoever is told that it has completed finds nothing of the VM here any more.
         RemoveVm();
+        _progress.Update(s => s.VmEnded = _lost is not null);
         _progress.End(_lost is null ? MigrationState.Completed : MigrationState.Failed, _lost ?? "");
     }
 
@@ -424,13 +428,9 @@ internal sealed class SourceMigration : IDisposable
         Task[] told = [.. _subs.Select(sub => Task.Run(() => EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason)))];
         try
         {
-            if (_control is { IsConnected: false } lost)
-            {
-                lost.Dispose();
-                _control = null;
-            }
-
-            _control ??= OpenControl(EndOfSplit.Patience);
+            // On one of its own: the main host may be busy with what came before on the other.
+            _control?.Dispose();
+            _control = OpenControl(EndOfSplit.Patience, WordStream);
             _control.Send(ControlCode.Abort, reason);
         }
         catch (Exception e) when (e is MigrationException or IOException)
@@ -441,8 +441,8 @@ internal sealed class SourceMigration : IDisposable
         Task.WaitAll(told);
     }
 
-    private ControlChannel OpenControl(TimeSpan? timeout = null) =>
-        new((limit, cancel) => Connect(_main, ConnectionPurpose.Control, limit, stream: 0, cancel), timeout);
+    private ControlChannel OpenControl(TimeSpan? timeout = null, byte stream = 0) =>
+        new((limit, cancel) => Connect(_main, ConnectionPurpose.Control, limit, stream, cancel), timeout);
 
     private FrameConnection Connect(Peer peer, ConnectionPurpose purpose, TimeSpan limit, byte stream, CancellationToken cancel) =>
         PeerConnector.Connect(

@@ -44,7 +44,7 @@ internal sealed record PeerListenerOptions
 /// A worker's data port. Each connection gets a thread of its own: it does the handshake there and then calls the callback, which may
 /// keep it as long as the connection lives. Who is not a peer of this very split VM is refused and counted.
 /// <para>
-/// A peer has one control connection, and one bulk connection of each stream number. When it opens another, the old one has broken on its side, but frames of it may
+/// A peer has one control and one bulk connection of each stream number. When it opens another, the old one has broken on its side, but frames of it may
 /// still lie in our socket: they are served to the end before the new one gets our Hello. Otherwise an old copy of a page could land on a newer one.
 /// </para>
 /// Dispose ends the connections and waits for their threads.

@@ -37,7 +37,7 @@ internal sealed class SourceRole : IWorkerRole
             {
                 const string killed = "The source's worker was killed. The VM runs on at the source; start the migration again.";
                 _migration.Undo(killed);
-                _progress.End(MigrationState.Failed, _migration.VmHasEnded ? SourceMigration.VmEnded : killed);
+                End(aborted: false, killed);
             }
             else
             {
@@ -100,12 +100,20 @@ internal sealed class SourceRole : IWorkerRole
             string reason = !aborted ? e.Message : _abort.IsCancellationRequested ? _abortReason : "The source's worker was told to stop.";
             WorkerLog.Write(aborted ? reason : $"the migration failed: {e}");
             _migration.Undo(reason);
-            if (_migration.VmHasEnded)
-            {
-                (aborted, reason) = (false, SourceMigration.VmEnded);
-            }
-
-            _progress.End(aborted ? MigrationState.Aborted : MigrationState.Failed, reason);
+            End(aborted, reason);
         }
+    }
+
+    /// <summary>After the undoing.</summary>
+    private void End(bool aborted, string reason)
+    {
+        if (_migration.VmHasEnded)
+        {
+            _progress.Update(s => s.VmEnded = true);
+            _progress.End(MigrationState.Failed, SourceMigration.VmEnded);
+            return;
+        }
+
+        _progress.End(aborted ? MigrationState.Aborted : MigrationState.Failed, reason);
     }
 }

@@ -181,15 +181,18 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
             $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
             $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
             $ramPath = $guest.RamPath
-            Set-FailurePoint $setup.Host.source 'source.giving=park'
+            # The main host does not begin to fetch before the source's side has been killed.
+            Set-FailurePoint $setup.Host.main 'main.drain.asking=park'
+            Set-FailurePoint $setup.Host.source 'source.post-copy=park'
             $job = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
                 Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode PostCopy -AsJob
-            Wait-FailurePoint $setup.Host.source 'source.giving'
+            Wait-FailurePoint $setup.Host.source 'source.post-copy'
             Clear-FailurePoint $setup.Host.source
             [void] (Invoke-OnHost $setup.Host.source 'kill -9 $(pgrep qemu-system)')
             $null = Stop-Worker $setup.Host.source source
+            Resume-FailurePoint $setup.Host.main 'main.drain.asking'
             $null = Wait-Job $job -Timeout 120
-            $result = Receive-Job $job -ErrorAction SilentlyContinue
+            $result = Receive-Job $job
             $result.State | Should -Be 'Completed'
             [IO.File]::Exists($setup.Host.source.PathOf($ramPath)) | Should -BeFalse
             Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main

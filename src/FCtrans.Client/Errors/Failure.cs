@@ -146,9 +146,9 @@ public static class Failure
         $"The split migration of '{vm}' did not begin, because of '{host}': {Sentence(reason)} "
         + "The VM runs on untouched and nothing is left on the hosts.", "", vm, inner);
 
-    public static FCtransException MigrationFailed(string vm, string reason, string leftOver) => New(
+    public static FCtransException MigrationFailed(string vm, string reason, string leftOver, bool vmEnded) => New(
         FailureKind.OperationFailed,
-        $"The split migration of '{vm}' failed: {Sentence(reason)} The VM runs on at the source.{leftOver}", "", vm);
+        $"The split migration of '{vm}' failed: {Sentence(reason)}{(vmEnded ? "" : " The VM runs on at the source.")}{leftOver}", "", vm);
 
     public static FCtransException MigrationAborted(string vm, string leftOver) => New(
         FailureKind.OperationFailed, $"The split migration of '{vm}' was stopped. The VM runs on at the source.{leftOver}", "", vm);

@@ -86,7 +86,7 @@ public sealed class SplitMigrationRunner
         string left = await RemoveWorkersAsync(force: false).ConfigureAwait(false);
         throw watch.TimedOut ? Failure.MigrationTimeout(vm, request.Timeout!.Value)
             : status.State == MigrationState.Aborted ? Failure.MigrationAborted(vm, left)
-            : Failure.MigrationFailed(vm, status.Error, left);
+            : Failure.MigrationFailed(vm, status.Error, left, status.VmEnded);
     }
 
     /// <summary>Prepares all workers, starts those of the sub-hosts and the main host, and returns the source's specification.</summary>
