@@ -233,26 +233,98 @@ internal sealed unsafe class SendLane : IDisposable
         {
             var block = _options.Ram.BlockOf(range.First);
             long count = Math.Min(Math.Min(range.Count, PagesPerRead), block.EndPage - range.First);
-            nint read;
-            fixed (byte* buffer = _buffer)
-            {
-                read = SparseFile.Read(block.File, buffer, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
-            }
-
-            if (read != (nint)(count << PageIndex.PageShift))
-            {
-                // Never sent as what the buffer happens to hold.
-                throw new ProtocolException($"the guest's RAM file can't be read ({(read < 0 ? Errno.Name((int)-read) : "it is too short")})");
-            }
-
+            var part = new PageRange(range.First, count);
             long before = _connection.BytesSent;
-            SendBuffer(new PageRange(range.First, count));
+            if (_options.Reduce && _connection.CanSendFile)
+            {
+                SendFromFile(block, part);
+            }
+            else
+            {
+                Read(block, part);
+                SendBuffer(part);
+            }
+
             _options.Limiter?.Take(_connection.BytesSent - before);
             range = new PageRange(range.First + count, range.Count - count);
         }
     }
 
-    private void SendBuffer(PageRange range)
+    private void Read(RamBlock block, PageRange range)
+    {
+        nint read;
+        fixed (byte* buffer = _buffer)
+        {
+            read = SparseFile.Read(block.File, buffer, (nuint)range.Bytes, (range.First - block.FirstPage) << PageIndex.PageShift);
+        }
+
+        if (read != (nint)range.Bytes)
+        {
+            // Never sent as what the buffer happens to hold.
+            throw new ProtocolException($"the guest's RAM file can't be read ({(read < 0 ? Errno.Name((int)-read) : "it is too short")})");
+        }
+    }
+
+    /// <summary>
+    /// Where nothing is encrypted, a page that is sent as it is need not be copied at all. Only the blocks that are to be compressed, or
+    /// where a page begins as one of zeros or of one word does, are read.
+    /// </summary>
+    private void SendFromFile(RamBlock block, PageRange range)
+    {
+        var whole = new PageRange(range.First, 0);
+        for (long first = range.First; first < range.End; first += PageCompression.BlockPages)
+        {
+            var part = new PageRange(first, Math.Min(PageCompression.BlockPages, range.End - first));
+            bool compress = _cost.ShouldCompress();
+            if (!compress && !LooksReducible(block, part))
+            {
+                whole = new PageRange(whole.First, part.End - whole.First);
+                continue;
+            }
+
+            SendWhole(block, whole);
+            whole = new PageRange(part.End, 0);
+            Read(block, part);
+            SendBuffer(part, compress);
+        }
+
+        SendWhole(block, whole);
+    }
+
+    private void SendWhole(RamBlock block, PageRange range)
+    {
+        if (range.Count == 0)
+        {
+            return;
+        }
+
+        long startedAt = Stopwatch.GetTimestamp();
+        _connection.SendFile(
+            FrameHeader.Of(FrameType.Pages, range), block.File, (range.First - block.FirstPage) << PageIndex.PageShift, (int)range.Bytes);
+        _cost.Sent(FrameHeader.Size + range.Bytes, Stopwatch.GetTimestamp() - startedAt);
+        Interlocked.Add(ref _pagesSent, range.Count);
+    }
+
+    /// <summary>Whether any of these pages begins with the same eight bytes eight times.</summary>
+    private bool LooksReducible(RamBlock block, PageRange range)
+    {
+        const int look = 8;
+        ulong* words = stackalloc ulong[look];
+        for (long page = range.First; page < range.End; page++)
+        {
+            nint read = SparseFile.Read(block.File, (byte*)words, look * sizeof(ulong), (page - block.FirstPage) << PageIndex.PageShift);
+            if (read != look * sizeof(ulong) || new ReadOnlySpan<ulong>(words, look).IndexOfAnyExcept(words[0]) < 0)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <param name="range">What is in the buffer.</param>
+    /// <param name="compress">Whether to try to compress it, where that has been decided.</param>
+    private void SendBuffer(PageRange range, bool? compress = null)
     {
         if (!_options.Reduce)
         {
@@ -280,21 +352,21 @@ internal sealed unsafe class SendLane : IDisposable
             }
             else
             {
-                SendContent(range, start, end);
+                SendContent(range, start, end, compress);
             }
 
             start = end;
         }
     }
 
-    private void SendContent(PageRange range, int start, int end)
+    private void SendContent(PageRange range, int start, int end, bool? compress)
     {
         Interlocked.Add(ref _pagesSent, end - start);
         int plain = start;
         for (int block = start; block < end; block += PageCompression.BlockPages)
         {
             int blockEnd = Math.Min(block + PageCompression.BlockPages, end);
-            if (!_cost.ShouldCompress() && !IsRepeated(block))
+            if (!(compress ?? _cost.ShouldCompress()) && !IsRepeated(block))
             {
                 continue;
             }

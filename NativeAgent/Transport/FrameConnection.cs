@@ -5,6 +5,7 @@ using System.Runtime.CompilerServices;
 using System.Security.Authentication;
 using System.Text;
 using FCtrans.Agent.Memory;
+using Microsoft.Win32.SafeHandles;
 
 namespace FCtrans.Agent.Transport;
 
@@ -104,6 +105,36 @@ internal sealed class FrameConnection : IDisposable
                     WriteStream(payload);
                 }
             }
+        }
+    }
+
+    /// <summary>Whether <see cref="SendFile"/> may be used: without TLS there is nothing to be done to what is sent.</summary>
+    public bool CanSendFile => _plain is not null;
+
+    /// <summary>Sends a frame whose payload is a part of a file, without a copy; as <see cref="SocketStream.WriteFile"/>.</summary>
+    public void SendFile(in FrameHeader header, SafeFileHandle file, long offset, int bytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, FrameHeader.MaxPayloadBytes);
+        lock (_sendLock)
+        {
+            if (WriteBufferBytes - _writeUsed < FrameHeader.Size)
+            {
+                WriteOut();
+            }
+
+            (header with { PayloadBytes = bytes }).Write(_write.AsSpan(_writeUsed, FrameHeader.Size));
+            int used = _writeUsed + FrameHeader.Size;
+            _writeUsed = 0;
+            try
+            {
+                _plain!.WriteFile(_write.AsSpan(0, used), file, offset, bytes);
+            }
+            catch (Exception e) when (IsEndOfStream(e))
+            {
+                throw new IOException("The connection ended: " + e.Message, e);
+            }
+
+            Interlocked.Add(ref _bytesSent, used + bytes);
         }
     }
 
