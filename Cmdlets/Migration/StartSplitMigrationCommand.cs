@@ -50,6 +50,14 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     [ValidateRange(1, 1000)]
     public int MaxRounds { get; set; } = 30;
 
+    /// <summary>
+    /// The command line for the main host's QEMU, the program first. Default: the source's own (the CommandLine of Get-KvmVm). FCtrans
+    /// translates memory, sockets and the PID file in it; the devices that the guest sees have to be the same. Not for domains of libvirt.
+    /// </summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] QemuCommandLine { get; set; } = [];
+
     /// <summary>Bytes a second, to all hosts together. Default: no limit.</summary>
     [Parameter]
     [ValidateRange(0, long.MaxValue)]
@@ -145,6 +153,7 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
         MainMemoryBytes = MainMemory.ToBytes,
         SubHostLimitBytes = [.. SubHost.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
         TrackUnused = TrackUnused,
+        QemuCommandLine = QemuCommandLine,
         MovePersistentDomain = MovePersistentDomain,
         MaxDowntime = MaxDowntime,
         MaxRounds = MaxRounds,

@@ -35,6 +35,14 @@ public sealed class TestSplitMigrationCommand : FCtransCmdlet
     [Parameter]
     public SwitchParameter TrackUnused { get; set; } = true;
 
+    /// <summary>
+    /// The command line for the main host's QEMU, the program first. Default: the source's own (the CommandLine of Get-KvmVm). FCtrans
+    /// translates memory, sockets and the PID file in it; the devices that the guest sees have to be the same. Not for domains of libvirt.
+    /// </summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] QemuCommandLine { get; set; } = [];
+
     /// <summary>Bytes a second, to all hosts together: what the time is reckoned with. Default: a link of 10 Gbit/s.</summary>
     [Parameter]
     [ValidateRange(0, long.MaxValue)]
@@ -59,6 +67,7 @@ public sealed class TestSplitMigrationCommand : FCtransCmdlet
                     MainMemoryBytes = MainMemory.ToBytes,
                     SubHostLimitBytes = [.. SubHost.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
                     TrackUnused = TrackUnused,
+                    QemuCommandLine = QemuCommandLine,
                     BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond,
                 },
                 stop).ConfigureAwait(false));

@@ -29,6 +29,13 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         return reply;
     });
 
+    public override Task<CheckHostReply> CheckDestination(CheckDestinationRequest request, ServerCallContext context) => Off(() =>
+    {
+        var reply = new CheckHostReply();
+        reply.Checks.AddRange(DestinationChecks.Run(request));
+        return reply;
+    });
+
     public override Task<UnusedMemory> GetUnusedMemory(GetUnusedMemoryRequest request, ServerCallContext context) => OfMemory(
         request.Vm,
         memory => MemoryCalls.Look(memory, request.Vm),

@@ -21,6 +21,7 @@ internal static class HostInspector
             ConnectionAddress = ConnectionAddress(),
         };
         info.QemuVersion = HostCapabilities.QemuVersion();
+        info.ProcessorFlags.AddRange(DestinationChecks.ProcessorFlags());
         info.Capabilities.AddRange(HostCapabilities.Probe().Select(found => new Contracts.HostCapability
         {
             Name = found.Name,

@@ -18,6 +18,9 @@ internal sealed class FakeHostAgent(FakeState state) : HostAgent.HostAgentBase
         return Task.FromResult(state.Read<ListVmsReply>("vms.json"));
     }
 
+    public override Task<CheckHostReply> CheckDestination(CheckDestinationRequest request, ServerCallContext context) =>
+        Task.FromResult(File.Exists(state.Path("destination.json")) ? state.Read<CheckHostReply>("destination.json") : new CheckHostReply());
+
     public override Task<UnusedMemory> GetUnusedMemory(GetUnusedMemoryRequest request, ServerCallContext context)
     {
         state.Called("GetUnusedMemory");

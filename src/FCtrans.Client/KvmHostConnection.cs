@@ -83,6 +83,21 @@ public sealed class KvmHostConnection : IDisposable
         "the host's checks", o => _agent.CheckHostAsync(new CheckHostRequest { DataAddress = DataAddress }, o), cancellation)
         .ConfigureAwait(false)).Checks;
 
+    /// <summary>Checks whether a VM with this command line could be received here.</summary>
+    /// <param name="commandLine">Of its QEMU, as at the source or as the user wants it.</param>
+    /// <param name="kvm">Whether it runs under KVM.</param>
+    /// <param name="processorFlags">Of the source's host.</param>
+    /// <param name="cancellation">Gives up.</param>
+    public async Task<IReadOnlyList<HostCheck>> CheckDestinationAsync(
+        IEnumerable<string> commandLine, bool kvm, IEnumerable<string> processorFlags, CancellationToken cancellation)
+    {
+        var request = new CheckDestinationRequest { Kvm = kvm };
+        request.CommandLine.AddRange(commandLine);
+        request.ProcessorFlags.AddRange(processorFlags);
+        return (await CallAsync(
+            "whether the VM can be received", o => _agent.CheckDestinationAsync(request, o), cancellation).ConfigureAwait(false)).Checks;
+    }
+
     /// <summary>Removes all that FCtrans has on the host. The connection is of no use afterwards.</summary>
     /// <exception cref="FCtransException">AgentInUse: a VM depends on it; nothing was removed.</exception>
     public Task UninstallAsync(CancellationToken cancellation) => AgentRemoval.RunAsync(this, _session, cancellation);

@@ -83,6 +83,12 @@ public sealed class SplitMigrationForecast
         if (vm is not null)
         {
             forecast.CheckQemu(vm, main.Result);
+            foreach (HostCheck check in await SplitMigrationPlan.CheckDestinationAsync(request, vm, source.Result, cancellation).ConfigureAwait(false))
+            {
+                forecast._checks.Add(new SplitMigrationCheck(
+                    request.MainHost.Name, check.Name, check.Result != "failed", check.Detail.Trim(), check.Remedy.Trim()));
+            }
+
             await forecast.PlaceAsync(vm, subs, cancellation).ConfigureAwait(false);
         }
 

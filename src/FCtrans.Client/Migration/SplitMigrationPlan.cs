@@ -84,6 +84,14 @@ public sealed class SplitMigrationPlan
                 $"it must be at least {ByteSize.Text(SplitMigrationRequest.MinMainMemoryBytes)}");
         }
 
+        foreach (HostCheck check in await CheckDestinationAsync(request, vm, source.Result, cancellation).ConfigureAwait(false))
+        {
+            if (check.Result == "failed")
+            {
+                throw Failure.HostCapabilityMissing(request.MainHost.Name, "main host", $"{check.Detail.Trim()} {check.Remedy.Trim()}");
+            }
+        }
+
         CheckMainRoom(request.MainHost, main.Result, mainBytes);
         ulong[] rooms = [.. subs.Select((s, i) => Limited(request, i, Room(s.Result)))];
         var warnings = new List<string>();
@@ -91,6 +99,16 @@ public sealed class SplitMigrationPlan
         LibvirtDomainDescription? domain = await CheckLibvirtAsync(request, vm, main.Result, warnings, cancellation).ConfigureAwait(false);
         return new SplitMigrationPlan(request, vm, mainBytes, rooms, warnings) { Domain = domain };
     }
+
+    /// <summary>What the main host says to the command line. libvirt makes its own, and checks it itself.</summary>
+    internal static async Task<IReadOnlyList<HostCheck>> CheckDestinationAsync(
+        SplitMigrationRequest request, VmInfo vm, HostInfo source, CancellationToken cancellation) => vm.Manager == "libvirt" ? [] :
+        await request.MainHost.CheckDestinationAsync(
+            CommandLine(request, vm), vm.Accelerator == "kvm", source.ProcessorFlags, cancellation).ConfigureAwait(false);
+
+    /// <summary>The user's, or the source's own.</summary>
+    internal static IEnumerable<string> CommandLine(SplitMigrationRequest request, VmInfo vm) =>
+        request.QemuCommandLine.Count > 0 ? request.QemuCommandLine : vm.CommandLine;
 
     /// <summary>A domain goes from libvirt to libvirt.</summary>
     private static async Task<LibvirtDomainDescription?> CheckLibvirtAsync(

@@ -35,6 +35,12 @@ public sealed record SplitMigrationRequest
     /// <summary>Leave out memory that the guest does not use.</summary>
     public bool TrackUnused { get; init; } = true;
 
+    /// <summary>
+    /// The command line of the main host's QEMU before paths, sockets and memory are translated, the program first; empty: the source's own.
+    /// The devices that the guest sees have to be the same.
+    /// </summary>
+    public IReadOnlyList<string> QemuCommandLine { get; init; } = [];
+
     /// <summary>libvirt's persistent description of the VM goes along, and the source's libvirt forgets it.</summary>
     public bool MovePersistentDomain { get; init; }
 

@@ -111,7 +111,7 @@ public sealed class SplitMigrationRunner
         WorkerSpec main = NewSpec(WorkerRole.Main, [sourcePeer, .. subPeers]);
         main.ListenAddress = request.MainHost.DataAddress;
         main.MainMemoryBytes = _plan.MainMemoryBytes;
-        main.QemuCommandLine.AddRange(_plan.Vm.CommandLine);
+        main.QemuCommandLine.AddRange(SplitMigrationPlan.CommandLine(request, _plan.Vm));
         bool moveDefinition = _plan.Domain is { Persistent: true } && request.MovePersistentDomain;
         if (_plan.Domain is { } domain)
         {
