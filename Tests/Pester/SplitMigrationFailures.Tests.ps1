@@ -145,9 +145,9 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
         Remove-ConnectedLab
     }
 
-    It 'completes all the same: <Mode>' -ForEach @(
-        @{ Mode = 'PreCopy'; Points = 'source.pre-copy', 'source.sending', 'source.round-sent', 'source.stopped', 'source.last-round', 'source.ready', 'source.committed' }
-        @{ Mode = 'PostCopy'; Points = 'source.stopped', 'source.left', 'source.last-round', 'source.ready', 'source.committed', 'source.post-copy', 'source.giving' }
+    It 'completes all the same: <Mode>, <Security>' -ForEach @(
+        @{ Mode = 'PreCopy'; Security = 'None'; Points = 'source.pre-copy', 'source.sending', 'source.round-sent', 'source.stopped', 'source.last-round', 'source.ready', 'source.committed' }
+        @{ Mode = 'PostCopy'; Security = 'Tls'; Points = 'source.stopped', 'source.left', 'source.last-round', 'source.ready', 'source.committed', 'source.post-copy', 'source.giving' }
     ) {
         $setup = New-ConnectedLab source, main, sub1
         try {
@@ -159,7 +159,7 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
             Set-FailurePoint $setup.Host.main (($atMain | ForEach-Object { "$_=cut" }) -join ';')
             Set-FailurePoint $setup.Host.sub1 'sub.storing=kill'
             $result = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
-                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode $Mode
+                Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode $Mode -DataPlaneSecurity $Security
             $result.State | Should -Be 'Completed'
             $result.Reconnects | Should -BeGreaterThan 3
             foreach ($point in $Points) { [IO.File]::Exists($setup.Host.source.PathOf("/run/fctrans/$point.reached")) | Should -BeTrue -Because $point }
