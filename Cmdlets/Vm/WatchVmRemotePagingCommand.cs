@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Management.Automation;
 using System.Text;
 using FCtrans.Client;
@@ -19,8 +18,6 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     private const string ClearLine = "\u001b[K";
     private const string ClearRest = "\u001b[J";
 
-    private readonly Dictionary<string, (VmRemotePaging Paging, long At)> _before = [];
-
     /// <summary>Names of VMs, with wildcards. Default: all.</summary>
     [Parameter(Position = 0)]
     [Alias("Name")]
@@ -33,10 +30,10 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     public KvmHostReference[]? KvmHost { get; set; }
 
-    /// <summary>Seconds between two looks.</summary>
+    /// <summary>Seconds from one look to the next, 0.1 to 3600. Default: 1.</summary>
     [Parameter]
-    [ValidateRange(1, 3600)]
-    public int IntervalSeconds { get; set; } = 1;
+    [ValidateRange(0.1, 3600.0)]
+    public double Interval { get; set; } = 1;
 
     /// <summary>How many intervals; 0: until Ctrl+C.</summary>
     [Parameter]
@@ -59,7 +56,9 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         // Objects when something is done with them: the last command of a line on a terminal draws.
         bool draw = !AsObject && !Console.IsOutputRedirected && MyInvocation.PipelinePosition == MyInvocation.PipelineLength
             && Host.UI is { SupportsVirtualTerminal: true };
-        Look(hosts);
+        WildcardPattern[] patterns = [.. VM.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
+        var sampler = new PagingSampler(name => patterns.Any(p => p.IsMatch(name)));
+        Look(hosts, sampler);
         if (draw)
         {
             Host.UI.Write(EnterScreen);
@@ -67,9 +66,9 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
 
         try
         {
-            for (int i = 0; (Count == 0 || i < Count) && Pause(TimeSpan.FromSeconds(IntervalSeconds)); i++)
+            for (int i = 0; (Count == 0 || i < Count) && Pause(TimeSpan.FromSeconds(Interval)); i++)
             {
-                VmRemotePagingSample[] samples = Look(hosts);
+                VmRemotePagingSample[] samples = Look(hosts, sampler);
                 if (draw)
                 {
                     Host.UI.Write(Picture(samples));
@@ -89,29 +88,13 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         }
     }
 
-    private VmRemotePagingSample[] Look(KvmHost[] hosts)
+    private VmRemotePagingSample[] Look(KvmHost[] hosts, PagingSampler sampler)
     {
-        WildcardPattern[] patterns = [.. VM.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
         var samples = new List<VmRemotePagingSample>();
         ForHosts(
             hosts,
             (host, stop) => host.Connection.ListWorkersAsync(stop),
-            (host, workers) =>
-            {
-                foreach (WorkerSummary worker in workers.Where(w => w.Spec?.Role == WorkerRole.Main && w.Status?.Paging is not null
-                    && patterns.Any(p => p.IsMatch(w.Spec.VmName))))
-                {
-                    var now = new VmRemotePaging(host, worker.Spec, worker.Status.Paging, worker.Running);
-                    long at = Stopwatch.GetTimestamp();
-                    if (_before.TryGetValue(now.SplitId, out (VmRemotePaging Paging, long At) before) && now.IsVmRunning && worker.Running)
-                    {
-                        samples.Add(new VmRemotePagingSample(
-                            before.Paging, now, DateTime.Now, Stopwatch.GetElapsedTime(before.At, at).TotalSeconds));
-                    }
-
-                    _before[now.SplitId] = (now, at);
-                }
-            });
+            (host, workers) => samples.AddRange(sampler.Take(host, workers)));
         return [.. samples];
     }
 

@@ -9,6 +9,8 @@ BeforeAll {
     function Sort-Object { process { $_ } }
     function Select-Object { param([Parameter(ValueFromPipeline)] $InputObject, [int] $First, [int] $Last, [object[]] $Property, [string] $ExpandProperty) process { $InputObject } }
     function Out-File { process { } }
+    # What goes on for ever is stopped, as by Ctrl+C, after two objects.
+    function Limit-Output { begin { $count = 0 } process { $_; if (++$count -eq 2) { break } } }
     function Read-Host { $secure = [Security.SecureString]::new(); $secure.AppendChar('x'); $secure }
 
     <# Runs a cmdlet's examples; returns the ids of the errors that came. #>
@@ -18,14 +20,16 @@ BeforeAll {
             # In examples WhatIf stands for all that would move VMs or take hosts away; what only looks really runs.
             $PSDefaultParameterValues = @{
                 'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true
-                'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:IntervalSeconds' = 1
+                'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:Interval' = 1
             }
-            $text = $example.Code -replace ' -IntervalSeconds \d+' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
-            # Those that would go on until Ctrl+C do so once.
-            $text = $text -replace ' -Continuous -Interval \d+( -IncludeChanges)?', ''
+            $text = $example.Code -replace ' -Interval \d+' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
             $text = $text.Replace('~/', "$place/")
+            $text = $text -replace '(-Continuous[^|\n]*)', '$1 | Limit-Output '
             if ($text -match 'Wait-Job') { $text = ($text -split "`n")[0] }
-            try { $null = & ([scriptblock]::Create($text)) *>&1 | ForEach-Object { if ($_ -is [Management.Automation.ErrorRecord]) { $raised += $_ } } }
+            try {
+                do { $null = & ([scriptblock]::Create($text)) *>&1 | ForEach-Object { if ($_ -is [Management.Automation.ErrorRecord]) { $raised += $_ } } }
+                while ($false)
+            }
             catch { $raised += $_ }
             foreach ($record in $raised) {
                 $id = $record.FullyQualifiedErrorId.Split(',')[0]
@@ -114,6 +118,12 @@ Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
         $samples[1].Time | Should -BeGreaterThan $samples[0].Time
         "$($samples[1].VM) $($samples[1].State)" | Should -Be 'bigvm paging'
         $samples[1].Seconds | Should -BeGreaterThan 0.5
+
+        $samples = [Collections.Generic.List[object]]::new()
+        do { Get-VmRemotePaging big* -Continuous -Interval 0.1 | ForEach-Object { $samples.Add($_); if ($samples.Count -eq 3) { break } } } while ($false)
+        "$($samples[2].VM) $($samples[2].State)" | Should -Be 'bigvm paging'
+        $samples[2].Time | Should -BeGreaterThan $samples[1].Time
+        { Get-VmRemotePaging nobody -Continuous -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
     }
 
     It 'writes a report with everything in it and nothing outside' {
