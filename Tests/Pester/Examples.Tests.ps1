@@ -22,7 +22,7 @@ BeforeAll {
                 'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true
                 'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:Interval' = 1
             }
-            $text = $example.Code -replace ' -Interval \d+' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
+            $text = $example.Code -replace ' -Interval \d+', ' -Interval 0.1' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
             $text = $text.Replace('~/', "$place/")
             $text = $text -replace '(-Continuous[^|\n]*)', '$1 | Limit-Output '
             if ($text -match 'Wait-Job') { $text = ($text -split "`n")[0] }
