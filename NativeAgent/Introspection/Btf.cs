@@ -24,6 +24,8 @@ internal sealed class Btf
     private const int KindArray = 3;
     private const int KindStruct = 4;
     private const int KindUnion = 5;
+    private const int KindEnum = 6;
+    private const int EnumeratorBytes = 8;
 
     private readonly byte[] _data;
     private readonly int _strings;
@@ -145,6 +147,41 @@ internal sealed class Btf
         return found is not null;
     }
 
+    /// <summary>The value of a name in an enumeration of 32 bits; false also when two enumerations of that name disagree.</summary>
+    public bool TryEnumerator(string type, string enumerator, out int value)
+    {
+        byte[] name = Encoding.ASCII.GetBytes(type);
+        byte[] wanted = Encoding.ASCII.GetBytes(enumerator);
+        int? found = null;
+        value = 0;
+        foreach (int at in _types)
+        {
+            if (Kind(at) != KindEnum || !NameIs(at, name))
+            {
+                continue;
+            }
+
+            int count = (int)(Word(_data, at + 4) & 0xffff);
+            for (int i = 0; i < count; i++)
+            {
+                int entry = at + TypeBytes + (i * EnumeratorBytes);
+                if (NameIs(entry, wanted))
+                {
+                    int now = (int)Word(_data, entry + 4);
+                    if (found is { } before && before != now)
+                    {
+                        return false;
+                    }
+
+                    found = now;
+                }
+            }
+        }
+
+        value = found ?? 0;
+        return found is not null;
+    }
+
     private static uint Word(byte[] data, int at) => BinaryPrimitives.ReadUInt32LittleEndian(data.AsSpan(at, 4));
 
     /// <summary>Bytes that follow a type of that kind; -1 for a kind that is not known, after which nothing can be read.</summary>
@@ -153,7 +190,7 @@ internal sealed class Btf
         1 or 14 or 17 => 4,
         KindArray => 12,
         KindStruct or KindUnion or 15 or 19 => length * 12,
-        6 or 13 => length * 8,
+        KindEnum or 13 => length * EnumeratorBytes,
         2 or (>= 7 and <= 12) or 16 or 18 => 0,
         _ => -1,
     };

@@ -88,6 +88,13 @@ internal sealed record PerCpuLayout
         return true;
     }
 
+    /// <summary>The kernel's own types; false when it has none, or they make no sense.</summary>
+    public static bool TryTypes(GuestKernel kernel, out Btf types)
+    {
+        types = null!;
+        return kernel.Symbols is { } symbols && TryTypes(kernel, symbols, out types);
+    }
+
     private static bool TryTypes(GuestKernel kernel, KernelSymbols symbols, out Btf types)
     {
         types = null!;

@@ -74,7 +74,15 @@ internal sealed class HostVmMemory : IVmMemory, IDisposable
             head.RamBlocks.Add(block.Id);
         }
 
-        new MemoryMapBuilder(_ram, set, hot: null, table: null, subHosts: 0)
+        using var hot = new PageBitmap(_ram.PageCount);
+        if (_pages.Kernel is { } kernel && GuestLru.TryOpen(kernel) is { } lru)
+        {
+            // Of the last look: what is not in use is not looked at.
+            lru.AddHot(_ram, _unused, hot);
+            head.Hot = "active or referenced on the LRU lists of the guest's kernel";
+        }
+
+        new MemoryMapBuilder(_ram, set, head.Hot.Length > 0 ? hot : null, table: null, subHosts: 0)
             .Build((long)(request.GranularityBytes >> PageIndex.PageShift), request.Merge, found);
         return head;
     }

@@ -35,6 +35,21 @@ public sealed class BtfTests
     }
 
     [Fact]
+    public void Enumerators_have_their_values_unless_two_enumerations_disagree()
+    {
+        var writer = Kernel();
+        Assert.True(Btf.TryParse(writer.Build(), out var btf));
+        Assert.True(btf.TryEnumerator("pageflags", "PG_active", out int value));
+        Assert.Equal(8, value);
+        Assert.False(btf.TryEnumerator("pageflags", "PG_act", out _));
+        Assert.False(btf.TryEnumerator("page", "PG_active", out _));
+        writer.AddEnum("pageflags", ("PG_active", 7));
+        Assert.True(Btf.TryParse(writer.Build(), out btf));
+        Assert.False(btf.TryEnumerator("pageflags", "PG_active", out _));
+        Assert.True(btf.TryEnumerator("pageflags", "PG_lru", out _));
+    }
+
+    [Fact]
     public void Two_structs_of_one_name_that_differ_are_not_believed()
     {
         var writer = Kernel();
@@ -88,6 +103,7 @@ public sealed class BtfTests
                 }
 
                 _ = btf.TryMember("per_cpu_pages", "lists", out _, out _, out _);
+                _ = btf.TryEnumerator("pageflags", "PG_active", out _);
             }
         }
     }
@@ -104,10 +120,11 @@ public sealed class BtfTests
         writer.Add(Array, "", 0, extra: [2, 1, 13]);
         writer.Add(Struct, "per_cpu_pages", 256, ("count", 1, 32), ("lists", 7, 192));
         writer.Add(Struct | 0x80, "bits", 8, ("field", 1, 0x0300_0008));
+        writer.AddEnum("pageflags", ("PG_locked", 0), ("PG_lru", 5), ("PG_active", 8));
         return writer;
     }
 
-    private sealed class Writer
+    internal sealed class Writer
     {
         private readonly List<byte> _types = [];
         private readonly List<byte> _strings = [0];
@@ -129,6 +146,16 @@ public sealed class BtfTests
             foreach (uint word in extra)
             {
                 Word(word);
+            }
+        }
+
+        public void AddEnum(string name, params (string Name, uint Value)[] enumerators)
+        {
+            Begin(6, name, 4, enumerators.Length);
+            foreach (var enumerator in enumerators)
+            {
+                Word(String(enumerator.Name));
+                Word(enumerator.Value);
             }
         }
 
