@@ -19,6 +19,46 @@ internal readonly record struct RescanResult(long Groups, long AddedPages, doubl
 internal sealed unsafe partial class FreePageScanner
 {
     /// <summary>
+    /// As <see cref="Scan"/>, at the cost of what the guest wrote since the call before.
+    /// </summary>
+    /// <param name="unused">Cleared, and gets every page that the guest does not use.</param>
+    /// <param name="free">The free and ballooned pages alone, kept by the caller from call to call, with <see cref="Ballooned"/>.</param>
+    /// <param name="written">All pages that the guest wrote since the call before; null when that is not known: everything is looked at.</param>
+    /// <exception cref="KernelException">A RAM file can't be searched for holes.</exception>
+    public ScanResult ScanChanged(PageBitmap unused, PageBitmap free, PageBitmap? written)
+    {
+        ArgumentNullException.ThrowIfNull(Ballooned);
+        long start = Stopwatch.GetTimestamp();
+        _neverTouched?.Prepare();
+        double prepared = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+        ScanResult result;
+        if (written is null)
+        {
+            free.Clear();
+            result = AddFree(free, _neverTouched?.Pages);
+        }
+        else
+        {
+            // A page of page structures may have been a hole until the guest wrote it.
+            _neverTouched?.LookAgainAt(written);
+            var rescan = Rescan(free, written, _neverTouched?.Pages);
+            result = new() { RefusedBlocks = _refused, BuddyMilliseconds = rescan.Milliseconds };
+        }
+
+        start = Stopwatch.GetTimestamp();
+        unused.CopyFrom(free);
+        var (neverTouched, all) = _neverTouched?.AddTo(unused) ?? (0, unused.Count());
+        long ballooned = Ballooned.CountWithout(_neverTouched?.Pages);
+        return result with
+        {
+            BallooningPages = ballooned,
+            FreePages = Math.Max(0, all - neverTouched - ballooned),
+            NeverTouchedPages = neverTouched,
+            NeverTouchedMilliseconds = prepared + Stopwatch.GetElapsedTime(start).TotalMilliseconds,
+        };
+    }
+
+    /// <summary>
     /// Brings <paramref name="free"/> up to date: clears and sets pages only in groups whose structures were written.
     /// </summary>
     /// <param name="free">Free and ballooned pages as of the last look (<see cref="AddFree"/> into an empty set, or this); nothing else in it.</param>

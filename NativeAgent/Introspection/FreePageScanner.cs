@@ -320,6 +320,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
         byte* type = pages + format.MapcountOffset;
         uint buddy = format.BuddyValue;
         uint offline = format.OfflineValue ?? buddy;
+        uint unaccepted = format.UnacceptedValue ?? buddy;
         long i = 0;
         while (i < count)
         {
@@ -331,7 +332,12 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
             }
             else if (value == buddy)
             {
-                i += FreeBlock(frame + (ulong)i, *(ulong*)(pages + (i * size) + format.PrivateOffset));
+                i += FreeBlock(frame + (ulong)i, *(ulong*)(pages + (i * size) + format.PrivateOffset), accepted: true);
+            }
+            else if (value == unaccepted)
+            {
+                // The kernel keeps memory that it has not accepted in blocks of the largest order only (mm/page_alloc.c, __free_unaccepted).
+                i += FreeBlock(frame + (ulong)i, (ulong)format.Orders - 1, accepted: false);
             }
             else
             {
@@ -352,7 +358,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     }
 
     /// <summary>Returns how many frames the block has; 1 when it makes no sense.</summary>
-    private long FreeBlock(ulong frame, ulong order)
+    private long FreeBlock(ulong frame, ulong order, bool accepted)
     {
         if (order >= (ulong)_kernel.Pages.Orders)
         {
@@ -367,10 +373,15 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
             return 1;
         }
 
-        _buddy += pages;
         long page = PageOf(frame);
         _free += _unused.SetCounting(new(page, pages));
-        _sink?.Found(frame, page, (int)order);
+        if (accepted)
+        {
+            _buddy += pages;
+            // Reclaim looks for the buddy allocator's mark again; what was never accepted takes no memory anyway.
+            _sink?.Found(frame, page, (int)order);
+        }
+
         return pages;
     }
 

@@ -78,8 +78,9 @@ internal sealed class GuestKernel
     /// <param name="reason">Why there is none, or none that can be believed.</param>
     /// <returns>Null when memory must be treated as used.</returns>
     /// <param name="processors">What the guest's processors run, where that is known: only such a kernel counts.</param>
+    /// <param name="mayMap">False on a host where the guest is paged, as for <see cref="FreePageScanner"/>.</param>
     public static GuestKernel? TryFind(
-        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null)
+        GuestRam ram, GuestMemoryReader memory, out string reason, IReadOnlyList<GuestProcessor>? processors = null, bool mayMap = false)
     {
         if (ram.Segments.IsEmpty)
         {
@@ -87,7 +88,7 @@ internal sealed class GuestKernel
             return null;
         }
 
-        var candidates = VmCoreInfoPages.Find(ram, out bool tooMany);
+        var candidates = VmCoreInfoPages.Find(ram, mayMap, out bool tooMany);
         if (candidates.Count == 0)
         {
             reason = "no Linux kernel has described itself (VMCOREINFO) in the guest's memory yet";

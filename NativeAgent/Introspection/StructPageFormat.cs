@@ -8,9 +8,10 @@ namespace FCtrans.Agent.Introspection;
 /// <param name="PrivateOffset">Of the 64-bit <c>private</c>, which in the head of a free block holds its order.</param>
 /// <param name="BuddyValue"><c>_mapcount</c> of a page that heads a free block. Always compared whole: kernels before 6.12 keep flags there, later ones a type in the top byte.</param>
 /// <param name="OfflineValue"><c>_mapcount</c> of a page that a balloon took (PageOffline); null when the kernel doesn't say.</param>
+/// <param name="UnacceptedValue"><c>_mapcount</c> of a page that heads a block of the largest order which the guest has not accepted from its hypervisor yet; null when the kernel doesn't say (before 6.16).</param>
 /// <param name="Orders">How many block orders there are: a free block has 2^0 to 2^(Orders-1) pages.</param>
 internal sealed record StructPageFormat(
-    int Size, int MapcountOffset, int PrivateOffset, uint BuddyValue, uint? OfflineValue, int Orders)
+    int Size, int MapcountOffset, int PrivateOffset, uint BuddyValue, uint? OfflineValue, uint? UnacceptedValue, int Orders)
 {
     public static bool TryCreate(VmCoreInfo info, out StructPageFormat format, out string reason)
     {
@@ -46,14 +47,19 @@ internal sealed record StructPageFormat(
             return false;
         }
 
-        uint? offline = null;
-        if (info.TryNumber("PAGE_OFFLINE_MAPCOUNT_VALUE", out ulong value) && (int)(uint)value < -1 && (uint)value != (uint)buddy)
+        uint? offline = Type(info, "PAGE_OFFLINE_MAPCOUNT_VALUE", (uint)buddy);
+        uint? unaccepted = Type(info, "PAGE_UNACCEPTED_MAPCOUNT_VALUE", (uint)buddy);
+        if (unaccepted == offline)
         {
-            offline = (uint)value;
+            unaccepted = null;
         }
 
-        format = new((int)size, (int)mapcount, (int)order, (uint)buddy, offline, (int)orders);
+        format = new((int)size, (int)mapcount, (int)order, (uint)buddy, offline, unaccepted, (int)orders);
         reason = "";
         return true;
     }
+
+    /// <summary>A value that can be no count of mappings and is not the buddy allocator's; null for any other.</summary>
+    private static uint? Type(VmCoreInfo info, string name, uint buddy)
+        => info.TryNumber(name, out ulong value) && (int)(uint)value < -1 && (uint)value != buddy ? (uint)value : null;
 }

@@ -24,6 +24,9 @@ internal sealed class UnusedPages : IUnusedPages
     private PerCpuFreePages? _perCpu;
     private string _reason = "";
     private string? _poisoned;
+    private PageBitmap? _freeKept;
+    private PageBitmap? _balloonedKept;
+    private bool _keptIsRight;
     private long _lastSearchEnd;
     private TimeSpan _lastSearchTook;
 
@@ -61,11 +64,20 @@ internal sealed class UnusedPages : IUnusedPages
     /// <exception cref="KernelException">A RAM file can't be searched for holes.</exception>
     public UnusedFigures Refresh(PageBitmap unused)
     {
+        _keptIsRight = false;
+        return Look(unused, null, keep: false);
+    }
+
+    /// <inheritdoc/>
+    /// <remarks>Keeps two bits a page from one such call to the next.</remarks>
+    public UnusedFigures Refresh(PageBitmap unused, PageBitmap? written) => Look(unused, written, keep: true);
+
+    private UnusedFigures Look(PageBitmap unused, PageBitmap? written, bool keep)
+    {
         double findMilliseconds = FindKernel();
         if (_scanner is not null && _poisoned is null)
         {
-            _scanner.Ballooned = Ballooned;
-            var result = _scanner.Scan(unused);
+            var result = keep ? ScanChanged(unused, written) : Scan(unused);
             // Where the command line was read it has answered this; the pattern is a second opinion, taken once.
             if ((CommandLine is not null && findMilliseconds == 0) || !PagePoisoning.PatternIn(_ram, unused))
             {
@@ -78,6 +90,7 @@ internal sealed class UnusedPages : IUnusedPages
         }
 
         long start = Stopwatch.GetTimestamp();
+        _keptIsRight = false;
         unused.Clear();
         Ballooned?.Clear();
         long neverTouched = _mayMap ? NeverTouchedPages.AddTo(_ram, unused) : 0;
@@ -91,6 +104,26 @@ internal sealed class UnusedPages : IUnusedPages
             ScanMilliseconds = Stopwatch.GetElapsedTime(start).TotalMilliseconds,
             FindMilliseconds = findMilliseconds,
         };
+    }
+
+    private ScanResult Scan(PageBitmap unused)
+    {
+        _scanner!.Ballooned = Ballooned;
+        return _scanner.Scan(unused);
+    }
+
+    private ScanResult ScanChanged(PageBitmap unused, PageBitmap? written)
+    {
+        _freeKept ??= new(_ram.PageCount);
+        _balloonedKept ??= new(_ram.PageCount);
+        _scanner!.Ballooned = _balloonedKept;
+        var changed = _keptIsRight ? written : null;
+        // Should the scan fail, what it leaves behind is half done.
+        _keptIsRight = false;
+        var result = _scanner.ScanChanged(unused, _freeKept, changed);
+        _keptIsRight = true;
+        Ballooned?.CopyFrom(_balloonedKept);
+        return result;
     }
 
     private UnusedFigures Figures(in ScanResult result, long perCpu, double perCpuMilliseconds, double findMilliseconds) => new()
@@ -130,7 +163,12 @@ internal sealed class UnusedPages : IUnusedPages
     /// <summary>As <see cref="FreePageScanner.NeverTouched"/>, of the kernel as of the last <see cref="Refresh"/>.</summary>
     public NeverTouchedSet? NeverTouched => _scanner?.NeverTouched;
 
-    public void Dispose() => _scanner?.Dispose();
+    public void Dispose()
+    {
+        _scanner?.Dispose();
+        _freeKept?.Dispose();
+        _balloonedKept?.Dispose();
+    }
 
     private double FindKernel()
     {
@@ -156,7 +194,7 @@ internal sealed class UnusedPages : IUnusedPages
 
         long start = Stopwatch.GetTimestamp();
         processors ??= _processors?.Invoke();
-        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors);
+        _kernel = GuestKernel.TryFind(_ram, _memory, out _reason, processors, _mayMap);
         if (_kernel is not null)
         {
             _scanner = new FreePageScanner(_kernel, _ram, _mayMap);
@@ -174,6 +212,7 @@ internal sealed class UnusedPages : IUnusedPages
     {
         _scanner?.Dispose();
         _scanner = null;
+        _keptIsRight = false;
         _perCpu = null;
         _kernel = null;
         _poisoned = null;

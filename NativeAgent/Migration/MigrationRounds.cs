@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Introspection;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Tracking;
 using FCtrans.Contracts;
@@ -30,6 +31,8 @@ internal sealed class MigrationRounds : IDisposable
     private readonly PageBitmap _dirty;
     private readonly PageBitmap _unused;
     private PageBitmap? _dirtyAndSent;
+    /// <summary>The first look may come long after the one that someone else had before the tracker was armed.</summary>
+    private bool _looked;
     private readonly long _pageCount;
     private readonly List<(PageRange Range, byte Place)> _located = [];
     private long _lastHarvest = Stopwatch.GetTimestamp();
@@ -96,7 +99,7 @@ internal sealed class MigrationRounds : IDisposable
         long began = Stopwatch.GetTimestamp();
         long bytesBefore = BytesSent();
         long pagesBefore = PagesSent();
-        var figures = _unusedPages.Refresh(_unused);
+        var figures = Look();
         FailurePoint.Reach("source.scanned");
         long dirtyPages = _dirty.Count();
         ForgetUnused();
@@ -135,10 +138,21 @@ internal sealed class MigrationRounds : IDisposable
         });
     }
 
+    /// <summary>
+    /// Looks at what is unused, at the cost of what was written: whenever <see cref="_dirty"/> is cleared, a look came between the harvest
+    /// and that, so it has all that was written since the harvest before the last look.
+    /// </summary>
+    private UnusedFigures Look()
+    {
+        var figures = _unusedPages.Refresh(_unused, _looked ? _dirty : null);
+        _looked = true;
+        return figures;
+    }
+
     /// <summary>Looks at what is unused, and counts what the next round would send. To be called after a harvest.</summary>
     public long CountToSend()
     {
-        _unusedPages.Refresh(_unused);
+        Look();
         long count = 0;
         for (long word = 0; word < _unused.WordCount; word++)
         {
@@ -161,6 +175,8 @@ internal sealed class MigrationRounds : IDisposable
             TakeBack(run);
         }
 
+        // Each look is told of all that was written since the one before.
+        Look();
         _dirty.Clear();
         Barriers(cancel);
         Locate(cancel);
@@ -175,7 +191,7 @@ internal sealed class MigrationRounds : IDisposable
     /// <returns>The pages; the caller's.</returns>
     public PageBitmap Leave(int sourceIndex, CancellationToken cancel)
     {
-        var figures = _unusedPages.Refresh(_unused);
+        var figures = Look();
         ForgetUnused();
         var left = new PageBitmap(_pageCount);
         for (long word = 0; word < _unused.WordCount; word++)

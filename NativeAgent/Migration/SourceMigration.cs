@@ -260,7 +260,7 @@ internal sealed class SourceMigration : IDisposable
         _unusedPages = _spec.TrackUnused ? UnusedPages.Open(_ram!, mayMap: true, _vm!.Processors) : new EverythingUsed();
         _kernelPages = new PageBitmap(_pageCount);
         using var unused = new PageBitmap(_pageCount);
-        _unusedPages.Refresh(unused);
+        _unusedPages.Refresh(unused, null);
         _unusedPages.KernelPages(_kernelPages, unused);
     }
 

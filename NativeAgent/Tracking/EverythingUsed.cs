@@ -5,7 +5,7 @@ namespace FCtrans.Agent.Tracking;
 /// <summary>Takes every page for used: the baseline that a migration with tracking is compared with.</summary>
 internal sealed class EverythingUsed : IUnusedPages
 {
-    public UnusedFigures Refresh(PageBitmap unused)
+    public UnusedFigures Refresh(PageBitmap unused, PageBitmap? written)
     {
         unused.Clear();
         return new UnusedFigures { Method = "off", Reason = "", GuestKernel = "", Total = unused.PageCount };

@@ -7,7 +7,11 @@ internal interface IUnusedPages : IDisposable
 {
     /// <summary>Looks again. Exact when the VM stands still; while it runs, the guest may be ahead of what it finds.</summary>
     /// <param name="unused">Set for unused pages, clear for all others.</param>
-    UnusedFigures Refresh(PageBitmap unused);
+    /// <param name="written">
+    /// All pages that the guest wrote since the look before (since a time before that look, in fact), for a look that costs what has
+    /// changed; null when nobody knows.
+    /// </param>
+    UnusedFigures Refresh(PageBitmap unused, PageBitmap? written);
 
     /// <summary>Sets the pages that the guest's kernel itself needs all the time, as far as they are known.</summary>
     /// <param name="kernelPages">Gets them.</param>

@@ -50,6 +50,21 @@ internal sealed class NeverTouchedSet(GuestRam ram) : IDisposable
         }
     }
 
+    /// <summary>Of <paramref name="written"/> those that are no holes any more leave the set.</summary>
+    public void LookAgainAt(PageBitmap written)
+    {
+        for (long page = written.NextSet(0); page >= 0;)
+        {
+            long word = page >> 6;
+            if ((Pages.Word(word) & written.Word(word)) != 0)
+            {
+                LookAgain(word, ~written.Word(word));
+            }
+
+            page = (word + 1) << 6 < written.PageCount ? written.NextSet((word + 1) << 6) : -1;
+        }
+    }
+
     /// <summary>Adds them to the free pages in <paramref name="unused"/>.</summary>
     /// <param name="unused">Has free and ballooned pages, and no others.</param>
     /// <returns>How many pages were never touched, and how many are in <paramref name="unused"/> now.</returns>

@@ -34,6 +34,24 @@ internal sealed unsafe partial class PageBitmap
         return count;
     }
 
+    /// <summary>How many pages are set that <paramref name="other"/> (of the same number of pages; may be null) does not have.</summary>
+    public long CountWithout(PageBitmap? other)
+    {
+        if (other is null)
+        {
+            return Count();
+        }
+
+        ArgumentOutOfRangeException.ThrowIfNotEqual(other.PageCount, PageCount);
+        long count = 0;
+        for (long w = 0; w < WordCount; w++)
+        {
+            count += _words[w] == 0 ? 0 : BitOperations.PopCount(_words[w] & ~other._words[w]);
+        }
+
+        return count;
+    }
+
     /// <summary>Whether all pages of <paramref name="range"/> are set.</summary>
     public bool Covers(PageRange range) => Find(range.First, range.End, ulong.MaxValue) == range.End;
 

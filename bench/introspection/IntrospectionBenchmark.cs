@@ -11,12 +11,24 @@ internal static class IntrospectionBenchmark
     private const long GiB = 1L << 30;
 
     /// <param name="report">Gets the figures.</param>
-    /// <param name="arguments"><c>reclaim</c>: only what concerns giving memory back.</param>
+    /// <param name="arguments"><c>reclaim</c>: only what concerns giving memory back; <c>small</c>, <c>large</c>: only the looks at a guest of that size.</param>
     public static void Run(BenchReport report, string[] arguments)
     {
         if (arguments is ["reclaim"])
         {
             ReclaimBenchmark.Run(report);
+            return;
+        }
+
+        if (arguments is ["small"])
+        {
+            Small(report);
+            return;
+        }
+
+        if (arguments is ["large"])
+        {
+            Large(report);
             return;
         }
 
@@ -59,7 +71,7 @@ internal static class IntrospectionBenchmark
     private static void Profile(BenchReport report, BenchGuest guest, UnusedPages known, PageBitmap unused)
     {
         var memory = new GuestMemoryReader(guest.Ram);
-        report.Add("  find pages", "ms", Measure.Milliseconds(Runs, () => VmCoreInfoPages.Find(guest.Ram, out _)));
+        report.Add("  find pages", "ms", Measure.Milliseconds(Runs, () => VmCoreInfoPages.Find(guest.Ram, mayMap: true, out _)));
         report.Add("  open kernel", "ms", Measure.Milliseconds(Runs, () => GuestKernel.TryOpen(memory, known.Kernel!.InfoPage, out _)));
         report.Add("  per-cpu layout", "ms", Measure.Milliseconds(Runs, () => PerCpuFreePages.TryOpen(known.Kernel!, guest.Ram)));
         report.Add("  command line", "ms", Measure.Milliseconds(Runs, () => PagePoisoning.CommandLine(known.Kernel!)));

@@ -113,8 +113,8 @@ public sealed class FreePageScannerTests
     public void Ballooned_pages_are_counted_apart()
     {
         using var guest = new SyntheticGuest(new());
-        guest.SetType(600, (uint)guest.Layout.Offline);
-        guest.SetType(High + 5, (uint)guest.Layout.Offline);
+        guest.SetType(600, (uint)guest.Layout.Offline!);
+        guest.SetType(High + 5, (uint)guest.Layout.Offline!);
         guest.SetFree(High + 8, 3);
         var result = Scan(guest, out long unused);
         Assert.Equal(2, result.BallooningPages);
@@ -123,10 +123,36 @@ public sealed class FreePageScannerTests
     }
 
     [Fact]
+    public void Memory_that_the_guest_never_accepted_is_unused()
+    {
+        using var guest = new SyntheticGuest(new() { Buddy = -268435456, Offline = -251658240, Unaccepted = -134217728 });
+        guest.SetType(High, (uint)guest.Layout.Unaccepted!);
+        guest.SetFree(High + 1024, 10);
+        // No head of a block of the largest order: a value that makes no sense there.
+        guest.SetType(High + 2048 + 7, (uint)guest.Layout.Unaccepted!);
+        var result = Scan(guest, out long unused);
+        Assert.Equal(2048, unused);
+        Assert.Equal(1024, result.BuddyPages);
+        Assert.Equal(1, result.RefusedBlocks);
+    }
+
+    [Fact]
+    public void Poisoned_pages_are_in_use_even_where_they_once_were_free()
+    {
+        // A page that the hardware says is bad leaves the allocator: it has no type, and PG_hwpoison among its flags.
+        using var guest = new SyntheticGuest(new());
+        guest.SetFree(High, 1);
+        guest.SetType(High, uint.MaxValue);
+        guest.Write(guest.StructPage(High), BitConverter.GetBytes(1UL << 22));
+        _ = Scan(guest, out long unused);
+        Assert.Equal(0, unused);
+    }
+
+    [Fact]
     public void Ballooned_pages_can_be_had_as_a_set_that_rescans_keep_up()
     {
         using var guest = new SyntheticGuest(new());
-        guest.SetType(High + 5, (uint)guest.Layout.Offline);
+        guest.SetType(High + 5, (uint)guest.Layout.Offline!);
         guest.SetFree(High + 8, 3);
         using var free = new PageBitmap(guest.Ram.PageCount);
         using var ballooned = new PageBitmap(guest.Ram.PageCount);
@@ -136,7 +162,7 @@ public sealed class FreePageScannerTests
         Assert.True(ballooned[guest.PageOf(High + 5)]);
         Assert.Equal(1, ballooned.Count());
         guest.SetType(High + 5, uint.MaxValue);
-        guest.SetType(High + 6, (uint)guest.Layout.Offline);
+        guest.SetType(High + 6, (uint)guest.Layout.Offline!);
         written.Fill(new(0, written.PageCount), true);
         scanner.Rescan(free, written, null);
         Assert.True(ballooned[guest.PageOf(High + 6)]);

@@ -10,8 +10,11 @@ public sealed class GuestKernelTests
     {
         { "Linux 6.1, 4 levels", new() },
         { "Linux 6.1, 5 levels, 4 KiB leaves", new() { Levels = 5, PhysicalBits = 52, LargeLeaves = false } },
+        { "Linux 6.11: the type's flags at the top", new() { Buddy = -1073741825, Offline = -536870913 } },
+        { "Linux 6.16 and later: unaccepted memory, a section flag more", new() { Buddy = -268435456, Offline = -251658240, Unaccepted = -134217728, SectionFlags = 0x28 } },
+        { "the type written as an unsigned number", new() { Buddy = 0xf000_0000, Offline = 0xf100_0000 } },
         { "Linux 6.12: the type in the top byte", new() { Levels = 5, PhysicalBits = 52, Buddy = -268435456, Offline = -251658240 } },
-        { "Linux 4.18", new() { Release = "4.18.0-80.el8.x86_64", SectionSize = 32, SectionFlags = 0 } },
+        { "Linux 4.18", new() { Release = "4.18.0-80.el8.x86_64", SectionSize = 32, SectionFlags = 0, Offline = null } },
         { "section flags up to bit 5", new() { SectionFlags = 0x38 } },
         { "small sections, more orders", new() { SectionBits = 24, LargeLeaves = false, Orders = 13 } },
         { "one flat array of sections", new() { Flat = true, PhysicalBits = 36 } },

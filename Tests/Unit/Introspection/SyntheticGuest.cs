@@ -29,7 +29,11 @@ public sealed record SyntheticLayout
 
     public long Buddy { get; init; } = -129;
 
-    public long Offline { get; init; } = -257;
+    /// <summary>Null: before Linux 5.1.</summary>
+    public long? Offline { get; init; } = -257;
+
+    /// <summary>Null: before Linux 6.16, or built without unaccepted memory.</summary>
+    public long? Unaccepted { get; init; }
 
     public int Orders { get; init; } = 11;
 
@@ -144,7 +148,8 @@ internal sealed unsafe class SyntheticGuest : IDisposable
             ("OFFSET(page.private)", $"{l.PrivateOffset}"),
             ("LENGTH(zone.free_area)", $"{l.Orders}"),
             ("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)", $"{l.Buddy}"),
-            ("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)", $"{l.Offline}"),
+            ("NUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)", l.Offline is { } offline ? $"{offline}" : null),
+            ("NUMBER(PAGE_UNACCEPTED_MAPCOUNT_VALUE)", l.Unaccepted is { } unaccepted ? $"{unaccepted}" : null),
             ("NUMBER(phys_base)", $"{l.PhysicalBase}"),
             ("SYMBOL(init_top_pgt)", Hex(GuestKernel.KernelMap + TopOffset)),
             ("NUMBER(pgtable_l5_enabled)", l.Levels == 5 ? "1" : "0"),
@@ -160,7 +165,7 @@ internal sealed unsafe class SyntheticGuest : IDisposable
             }
         }
 
-        return string.Concat(lines.Select(line => $"{line.Key}={line.Value}\n"));
+        return string.Concat(lines.Where(line => line.Value is not null).Select(line => $"{line.Key}={line.Value}\n"));
     }
 
     public GuestKernel? Find(out string reason) => GuestKernel.TryFind(Ram, Memory, out reason);

@@ -35,6 +35,62 @@ public sealed class UnusedPagesTests
         Assert.Equal(0x5000UL, pages.Kernel!.InfoPage.Value);
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_look_at_what_was_written_comes_to_what_a_full_one_comes_to(bool mayMap)
+    {
+        using var guest = new SyntheticGuest(new());
+        const ulong High = SyntheticGuest.HighStart >> 12;
+        using var unused = new PageBitmap(guest.Ram.PageCount);
+        using var expected = new PageBitmap(guest.Ram.PageCount);
+        using var since = new PageBitmap(guest.Ram.PageCount);
+        using var pages = UnusedPages.Open(guest.Ram, mayMap);
+        var random = new Random(31);
+        // What a guest does: a page is touched only when it is in use.
+        byte[] data = new byte[4096];
+        var kinds = new int[4096];
+        for (int round = 0; round < 80; round++)
+        {
+            since.Clear();
+            for (int i = random.Next(8); i > 0; i--)
+            {
+                int page = random.Next(kinds.Length);
+                ulong frame = High + (ulong)page;
+                kinds[page] = random.Next(4);
+                if (kinds[page] == 0)
+                {
+                    guest.SetFree(frame, 0);
+                }
+                else
+                {
+                    guest.SetType(frame, kinds[page] == 1 ? (uint)guest.Layout.Offline! : uint.MaxValue);
+                }
+
+                since[guest.PageOf(guest.StructPage(frame) >> 12)] = true;
+                if (kinds[page] == 3)
+                {
+                    guest.Write(frame << 12, data);
+                    since[guest.PageOf(frame)] = true;
+                }
+            }
+
+            // A look by whoever does not know what was written must not mislead the next one that does.
+            if (round % 9 == 8)
+            {
+                _ = pages.Refresh(unused);
+            }
+
+            var figures = pages.Refresh(unused, round == 0 ? null : since);
+            using var fresh = UnusedPages.Open(guest.Ram, mayMap);
+            var full = fresh.Refresh(expected);
+            Assert.Equal(expected.Count(), unused.Count());
+            expected.AndNot(unused);
+            Assert.Equal(0, expected.Count());
+            Assert.Equal((full.Used, full.Ballooned), (figures.Used, figures.Ballooned));
+        }
+    }
+
     [Fact]
     public void On_a_paged_host_holes_are_not_unused()
     {
