@@ -19,6 +19,7 @@ internal sealed class KernelSymbols
     public static readonly string[] Wanted =
     [
         "__start_BTF", "__stop_BTF", "__per_cpu_offset", "nr_cpu_ids", "node_data", "nr_node_ids", "contig_page_data", "saved_command_line",
+        "_totalram_pages", "vm_zone_stat",
     ];
 
     private const int MaxSymbols = 2_000_000;

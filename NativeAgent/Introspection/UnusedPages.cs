@@ -78,6 +78,12 @@ internal sealed class UnusedPages : IUnusedPages
         if (_scanner is not null && _poisoned is null)
         {
             var result = keep ? ScanChanged(unused, written) : Scan(unused);
+            if (GuestCounters.TryRead(_kernel!, out var counters) && !counters.Allows(result.BuddyPages))
+            {
+                return NeverTouchedOnly(
+                    unused, findMilliseconds, $"{result.BuddyPages} pages look free, and the guest's kernel counts only {counters.Free} (MemFree)");
+            }
+
             // Where the command line was read it has answered this; the pattern is a second opinion, taken once.
             if ((CommandLine is not null && findMilliseconds == 0) || !PagePoisoning.PatternIn(_ram, unused))
             {
@@ -89,6 +95,13 @@ internal sealed class UnusedPages : IUnusedPages
             _poisoned = "free pages hold the kernel's poison pattern";
         }
 
+        return NeverTouchedOnly(
+            unused, findMilliseconds,
+            _kernel is null ? _reason : $"the guest checks the content of its free pages ({_poisoned}): none of them can be skipped");
+    }
+
+    private UnusedFigures NeverTouchedOnly(PageBitmap unused, double findMilliseconds, string reason)
+    {
         long start = Stopwatch.GetTimestamp();
         _keptIsRight = false;
         unused.Clear();
@@ -97,7 +110,7 @@ internal sealed class UnusedPages : IUnusedPages
         return new()
         {
             Method = UnusedFigures.NeverTouchedOnly,
-            Reason = _kernel is null ? _reason : $"the guest checks the content of its free pages ({_poisoned}): none of them can be skipped",
+            Reason = reason,
             GuestKernel = _kernel?.Release ?? "",
             Total = _ram.PageCount,
             NeverTouched = neverTouched,

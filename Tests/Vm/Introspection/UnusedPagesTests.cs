@@ -46,7 +46,33 @@ public sealed class UnusedPagesTests
         // The 200 MiB were touched, and are free again.
         Assert.True(figures.Free >= 150 << 8, $"{figures}");
         Assert.True(figures.NeverTouched >= 2000 << 8, $"{figures}");
+
+        // The kernel's own count, read from outside, is what it says inside.
+        Assert.True(GuestCounters.TryRead(pages.Kernel!, out var counters));
+        Assert.InRange(counters.Free, said - 1024, said + 1024);
+        Assert.Equal(long.Parse(Field(vm, "MemTotal"), CultureInfo.InvariantCulture) / 4, counters.Total);
+        AssertLruIsTheGuests(vm, pages, unused);
     }
+
+    /// <summary>How many pages are hot, against the guest's meminfo; each processor keeps some apart from the lists for a while.</summary>
+    private static void AssertLruIsTheGuests(GuestUnderTest vm, UnusedPages pages, PageBitmap unused)
+    {
+        var lru = GuestLru.TryOpen(pages.Kernel!);
+        Assert.NotNull(lru);
+        using var hot = new PageBitmap(vm.Ram.PageCount);
+        lru.AddHot(vm.Ram, unused, hot);
+        long saysActive = long.Parse(Field(vm, "Active"), CultureInfo.InvariantCulture) / 4;
+        long saysInactive = long.Parse(Field(vm, "Inactive"), CultureInfo.InvariantCulture) / 4;
+        Assert.InRange(hot.Count(), 0, saysActive + saysInactive + 1024);
+        // With the multi-generational LRU the kernel tells generations apart, not lists, and calls the youngest ones active.
+        if (vm.Shell("cat /sys/kernel/mm/lru_gen/enabled 2>/dev/null || echo 0x0000").Trim() == "0x0000")
+        {
+            Assert.True(hot.Count() >= saysActive - 1024, $"{hot.Count()} {saysActive}");
+        }
+    }
+
+    private static string Field(GuestUnderTest vm, string name)
+        => vm.Shell($"grep '^{name}:' /proc/meminfo").Split(' ', StringSplitOptions.RemoveEmptyEntries)[1];
 
     [Theory]
     [InlineData("6.1")]
