@@ -31,8 +31,9 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
     It 'finds what the guest does not use' {
         $unused.Method | Should -Be 'buddy'
         $unused.GuestKernel | Should -Match '^6\.'
-        # The guest works meanwhile: the two figures are of different moments.
-        [Math]::Abs([double] $unused.UnusedBytes - $memory.MemFree * 1024) | Should -BeLessThan 48MB
+        # MemFree leaves out what lies on per-CPU lists (up to some 20 MiB a processor after the guest has freed much) and what the guest
+        # has set aside but never touched.
+        [Math]::Abs([double] $unused.UnusedBytes - $memory.MemFree * 1024) | Should -BeLessThan 96MB
     }
 
     It 'does nothing with -WhatIf' {
