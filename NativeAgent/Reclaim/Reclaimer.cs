@@ -52,6 +52,7 @@ internal sealed class Reclaimer : IFreeBlockSink
     private GuestPageTables _tables = null!;
     private ReclaimLimits _limits = new();
     private PageBitmap? _freeBefore;
+    private PageBitmap? _free;
     private CancellationToken _stop;
     private int _blockCount;
     private int _headCount;
@@ -75,7 +76,8 @@ internal sealed class Reclaimer : IFreeBlockSink
     /// <param name="freeBefore">Only blocks all of whose pages are in it are taken, memory that the guest does not want back at once, and blocks of which another host
     /// has a part: a guest that wants those back has a page of zeros sooner than a page from there. Null: all.</param>
     /// <param name="stop">Ends it after the batch under way.</param>
-    public void Begin(GuestKernel kernel, ReclaimLimits limits, PageBitmap? freeBefore, CancellationToken stop)
+    /// <param name="free">What the scan has found free: blocks that are no longer so at the look under the freeze are taken out of it.</param>
+    public void Begin(GuestKernel kernel, ReclaimLimits limits, PageBitmap? freeBefore, CancellationToken stop, PageBitmap? free = null)
     {
         if (_kernel != kernel)
         {
@@ -86,6 +88,7 @@ internal sealed class Reclaimer : IFreeBlockSink
 
         _limits = limits;
         _freeBefore = freeBefore;
+        _free = free;
         _stop = stop;
         _figures = default;
         _remoteBefore = _target.RemoteDropped;
@@ -184,7 +187,15 @@ internal sealed class Reclaimer : IFreeBlockSink
         {
             ref var block = ref _blocks[i];
             block.Drop = block.Held && certain && IsStillFree(block);
-            _figures.TakenBack += block.Held && !block.Drop ? 1 : 0;
+            if (block.Held && !block.Drop)
+            {
+                _figures.TakenBack++;
+                if (certain)
+                {
+                    // The guest has it in use by now: what it brings back of it is no dead content to be wondered at.
+                    _free?.Fill(block.Pages, false);
+                }
+            }
         }
 
         FailurePoint.Reach("reclaim.checked");

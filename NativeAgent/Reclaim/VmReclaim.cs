@@ -65,7 +65,7 @@ internal sealed class VmReclaim : IDisposable
                 _host.NeverTouched!.LookAnewIfStale();
             }
 
-            _reclaimer.Begin(kernel, limits, settledOnly ? _freeBefore : null, stop);
+            _reclaimer.Begin(kernel, limits, settledOnly ? _freeBefore : null, stop, _unused);
             _pages.VisitFree(_unused, _reclaimer);
             figures = _reclaimer.Finish();
         }

@@ -27,6 +27,7 @@ public sealed class ReclaimerTests
         var (figures, target) = Reclaim(static (guest, target) => target.Freezing = () => guest.SetType(High + 1024, uint.MaxValue));
         Assert.Equal(1024 + 8, figures.FreedPages);
         Assert.Equal(1, figures.TakenBack);
+        Assert.Equal(1024 + 8, target.StillFree);
         Assert.Equal(1024, target.LetGoPages);
         Assert.Equal(0, target.Frozen + target.Held);
     }
@@ -125,9 +126,11 @@ public sealed class ReclaimerTests
         var reclaimer = new Reclaimer(guest.Ram, target, check);
         using var freeBefore = target.FreeBefore is null ? null : new PageBitmap(guest.Ram.PageCount);
         freeBefore?.Fill(target.FreeBefore!.Value, true);
-        reclaimer.Begin(kernel, new(), freeBefore, CancellationToken.None);
+        reclaimer.Begin(kernel, new(), freeBefore, CancellationToken.None, free);
         scanner.Visit(free, reclaimer);
-        return (reclaimer.Finish(), target);
+        var figures = reclaimer.Finish();
+        target.StillFree = free.Count();
+        return (figures, target);
     }
 
     /// <summary>Keeps account, and lets the test act as the guest at the moment before the first head is frozen.</summary>
@@ -136,6 +139,9 @@ public sealed class ReclaimerTests
         public Action? Freezing { get; set; }
 
         public ulong Root { get; set; }
+
+        /// <summary>Pages that were free at the last look at them.</summary>
+        public long StillFree { get; set; }
 
         /// <summary>First pages of blocks that another host has a part of.</summary>
         public HashSet<long> Elsewhere { get; } = [];
