@@ -10,36 +10,8 @@ namespace FCtrans.Commands;
 /// </summary>
 [Cmdlet(VerbsLifecycle.Start, "SplitMigration", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(SplitMigration), typeof(SplitMigrationJob))]
-public sealed class StartSplitMigrationCommand : FCtransCmdlet
+public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
 {
-    /// <summary>The VM, or the name of a VM on a connected host.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference VM { get; set; } = null!;
-
-    /// <summary>The host that is to run the VM's processors.</summary>
-    [Parameter(Mandatory = true, Position = 1)]
-    [ArgumentCompleter(typeof(KvmHostCompleter))]
-    [ValidateNotNull]
-    public KvmHostReference MainHost { get; set; } = null!;
-
-    /// <summary>The hosts that are to hold the rest of its memory; with a limit: <c>@{ KvmHost = 'sub1'; Memory = 64GB }</c>.</summary>
-    [Parameter(Mandatory = true, Position = 2)]
-    [ArgumentCompleter(typeof(KvmHostCompleter))]
-    [ValidateNotNull]
-    public KvmHostReference[] SubHost { get; set; } = [];
-
-    /// <summary>At most this much of the guest's memory stays on the main host: bytes (8GB) or a share of it (25%).</summary>
-    [Parameter(Mandatory = true, Position = 3)]
-    [ValidateNotNull]
-    public MemorySize MainMemory { get; set; } = null!;
-
-    /// <summary>Leave out memory that the guest does not use. Default: yes; -TrackUnused:$false sends everything.</summary>
-    [Parameter]
-    public SwitchParameter TrackUnused { get; set; } = true;
-
     /// <summary>The standstill that is aimed at. Default: 300 ms.</summary>
     [Parameter]
     [ValidateNotNull]
@@ -49,14 +21,6 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
     [Parameter]
     [ValidateRange(1, 1000)]
     public int MaxRounds { get; set; } = 30;
-
-    /// <summary>
-    /// The command line for the main host's QEMU, the program first. Default: the source's own (the CommandLine of Get-KvmVm). FCtrans
-    /// translates memory, sockets and the PID file in it; the devices that the guest sees have to be the same. Not for domains of libvirt.
-    /// </summary>
-    [Parameter]
-    [ValidateNotNullOrEmpty]
-    public string[] QemuCommandLine { get; set; } = [];
 
     /// <summary>Bytes a second, to all hosts together. Default: no limit.</summary>
     [Parameter]
@@ -143,17 +107,8 @@ public sealed class StartSplitMigrationCommand : FCtransCmdlet
         }
     }
 
-    private SplitMigrationRequest RequestFor(KvmVm vm, KvmHost main, KvmHost[] subs) => new()
+    private SplitMigrationRequest RequestFor(KvmVm vm, KvmHost main, KvmHost[] subs) => Request(vm, main, subs) with
     {
-        Source = vm.KvmHost.Connection,
-        VmName = vm.Name,
-        VmProcessId = vm.ProcessId,
-        MainHost = main.Connection,
-        SubHosts = [.. subs.Select(s => s.Connection)],
-        MainMemoryBytes = MainMemory.ToBytes,
-        SubHostLimitBytes = [.. SubHost.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
-        TrackUnused = TrackUnused,
-        QemuCommandLine = QemuCommandLine,
         MovePersistentDomain = MovePersistentDomain,
         MaxDowntime = MaxDowntime,
         MaxRounds = MaxRounds,

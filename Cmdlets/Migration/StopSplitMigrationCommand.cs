@@ -5,27 +5,10 @@ using FCtrans.Contracts;
 namespace FCtrans.Commands;
 
 /// <summary>Stop-SplitMigration: gives a running migration up; the VM runs on where it is. Too late after the commitment.</summary>
-[Cmdlet(VerbsLifecycle.Stop, "SplitMigration", DefaultParameterSetName = "VM", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
+[Cmdlet(VerbsLifecycle.Stop, "SplitMigration", DefaultParameterSetName = VMSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(SplitMigration))]
-public sealed class StopSplitMigrationCommand : FCtransCmdlet
+public sealed class StopSplitMigrationCommand : OneMigrationCmdlet
 {
-    /// <summary>The migration, from Get-SplitMigration.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = "Migration", ValueFromPipeline = true)]
-    [ValidateNotNull]
-    public SplitMigration Migration { get; set; } = null!;
-
-    /// <summary>The migration's id.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = "Id")]
-    [ValidateNotNullOrEmpty]
-    public string SplitId { get; set; } = "";
-
-    /// <summary>The VM, or its name.</summary>
-    [Parameter(Mandatory = true, Position = 0, ParameterSetName = "VM", ValueFromPipeline = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference VM { get; set; } = null!;
-
     /// <summary>Write the migration's last state.</summary>
     [Parameter]
     public SwitchParameter PassThru { get; set; }
@@ -33,12 +16,12 @@ public sealed class StopSplitMigrationCommand : FCtransCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        string? id = ParameterSetName switch { "Migration" => Migration.SplitId, "Id" => SplitId, _ => null };
+        string? id = WantedId;
         string wanted = id ?? VM.ToString();
         ForItem(wanted, () =>
         {
             SplitMigration migration = Await(stop => SplitMigrationCatalog.FindAsync(id, wanted, stop));
-            if (migration.State is "Completed" or "Failed" or "Aborted")
+            if (migration.HasEnded)
             {
                 throw migration.State == "Completed"
                     ? Failure.MigrationCommitted(migration.VM) : Failure.MigrationEnded(migration.VM, migration.State);

@@ -14,6 +14,7 @@ public sealed class SplitMigration
         SplitId = spec.SplitId;
         VM = spec.VmName;
         State = status.State.ToString();
+        HasEnded = status.State.HasEnded();
         Started = DateTimeOffset.FromUnixTimeMilliseconds(spec.StartedUnixMilliseconds).LocalDateTime;
         SourceHost = sourceName;
         MainHost = mainName;
@@ -65,6 +66,9 @@ public sealed class SplitMigration
 
     /// <summary>Preparing, PreCopy, SwitchOver, PostCopy (it runs on the main host, which still fetches from the source), Completed, Failed, Aborted, or Unspecified when no host can say.</summary>
     public string State { get; }
+
+    /// <summary>Nothing more happens to it, well or badly.</summary>
+    internal bool HasEnded { get; }
 
     /// <summary>When it began.</summary>
     public DateTime Started { get; }

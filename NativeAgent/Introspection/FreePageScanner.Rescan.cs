@@ -130,15 +130,14 @@ internal sealed unsafe partial class FreePageScanner
 
             bytes = Math.Min(bytes, contiguous);
             long lastPage = page + (long)(((physical & (PageSize - 1)) + bytes - 1) >> PageIndex.PageShift);
-            long changed = written.NextSet(page);
-            if (changed < 0 || changed > lastPage)
+            if (!written.NextRunIn(new(page, lastPage + 1 - page), out var changed))
             {
                 frame += Math.Max(1, bytes / size);
                 continue;
             }
 
             // The frame whose structure reaches into the changed page first, and the group around it.
-            ulong skipped = (ulong)(changed - page) << PageIndex.PageShift;
+            ulong skipped = (ulong)(changed.First - page) << PageIndex.PageShift;
             skipped -= Math.Min(skipped, physical & (PageSize - 1));
             ulong from = Math.Max(first, (frame + (skipped / size)) & ~(group - 1));
             ulong until = Math.Min(end, ((frame + (skipped / size)) & ~(group - 1)) + group);

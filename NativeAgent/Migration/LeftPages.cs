@@ -93,14 +93,13 @@ internal sealed unsafe class LeftPages : IHeldPages, IDisposable
             long end;
             lock (_gate)
             {
-                first = _left.NextSet(page);
-                if (first < 0 || first >= range.End)
+                if (!_left.NextRunIn(new(page, range.End - page), out var run))
                 {
                     return;
                 }
 
-                end = _left.NextClear(first);
-                end = Math.Min(Math.Min(end < 0 ? range.End : end, range.End), _ram.BlockOf(first).EndPage);
+                first = run.First;
+                end = Math.Min(run.End, _ram.BlockOf(first).EndPage);
             }
 
             // The hole first: a page whose bit is clear must not come back after a restart.

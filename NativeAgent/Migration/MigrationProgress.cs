@@ -58,7 +58,7 @@ internal sealed class MigrationProgress
     {
         lock (_gate)
         {
-            if (_status.State is MigrationState.Completed or MigrationState.Failed or MigrationState.Aborted)
+            if (_status.State.HasEnded())
             {
                 return;
             }

@@ -14,19 +14,9 @@ internal sealed unsafe partial class PageBitmap
             return 0;
         }
 
-        Check(range.First);
-        Check(range.End - 1);
-        long firstWord = range.First >> 6;
-        long lastWord = (range.End - 1) >> 6;
-        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
-        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
-        if (firstWord == lastWord)
-        {
-            return BitOperations.PopCount(_words[firstWord] & firstMask & lastMask);
-        }
-
-        long count = BitOperations.PopCount(_words[firstWord] & firstMask) + BitOperations.PopCount(_words[lastWord] & lastMask);
-        for (long w = firstWord + 1; w < lastWord; w++)
+        var part = WordsOf(range);
+        long count = BitOperations.PopCount(_words[part.First] & part.FirstMask) + BitOperations.PopCount(_words[part.Last] & part.LastMask);
+        for (long w = part.First + 1; w < part.Last; w++)
         {
             count += BitOperations.PopCount(_words[w]);
         }
@@ -61,6 +51,21 @@ internal sealed unsafe partial class PageBitmap
         long first = Find(within.First, within.End, 0);
         run = first < within.End ? new(first, Find(first, within.End, ulong.MaxValue) - first) : default;
         return first < within.End;
+    }
+
+    /// <summary>
+    /// The words of a range that is not empty: the first and the last with the bits that belong to it, those between belong to it whole.
+    /// A range in one word has no bits in the last.
+    /// </summary>
+    private (long First, ulong FirstMask, long Last, ulong LastMask) WordsOf(PageRange range)
+    {
+        Check(range.First);
+        Check(range.End - 1);
+        long first = range.First >> 6;
+        long last = (range.End - 1) >> 6;
+        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
+        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
+        return first == last ? (first, firstMask & lastMask, last, 0) : (first, firstMask, last, lastMask);
     }
 
     /// <summary>The first set page (<paramref name="invert"/> 0) or clear page (all ones) from <paramref name="from"/> on; <paramref name="end"/> when there is none before it.</summary>

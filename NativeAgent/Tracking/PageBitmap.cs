@@ -73,26 +73,15 @@ internal sealed unsafe partial class PageBitmap : IDisposable
             return;
         }
 
-        Check(range.First);
-        Check(range.End - 1);
-        long firstWord = range.First >> 6;
-        long lastWord = (range.End - 1) >> 6;
-        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
-        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
-        if (firstWord == lastWord)
-        {
-            Apply(firstWord, firstMask & lastMask, value);
-            return;
-        }
-
-        Apply(firstWord, firstMask, value);
+        var part = WordsOf(range);
+        Apply(part.First, part.FirstMask, value);
         ulong fill = value ? ulong.MaxValue : 0;
-        for (long w = firstWord + 1; w < lastWord; w++)
+        for (long w = part.First + 1; w < part.Last; w++)
         {
             _words[w] = fill;
         }
 
-        Apply(lastWord, lastMask, value);
+        Apply(part.Last, part.LastMask, value);
     }
 
     /// <summary>Sets every page of <paramref name="range"/>; returns how many of them were clear before.</summary>
@@ -103,37 +92,24 @@ internal sealed unsafe partial class PageBitmap : IDisposable
             return 0;
         }
 
-        Check(range.First);
-        Check(range.End - 1);
-        long firstWord = range.First >> 6;
-        long lastWord = (range.End - 1) >> 6;
-        ulong firstMask = ulong.MaxValue << (int)(range.First & 63);
-        ulong lastMask = ulong.MaxValue >> (int)(63 - ((range.End - 1) & 63));
-        if (firstWord == lastWord)
-        {
-            return SetCounting(firstWord, firstMask & lastMask);
-        }
-
-        long added = SetCounting(firstWord, firstMask);
-        for (long w = firstWord + 1; w < lastWord; w++)
+        var part = WordsOf(range);
+        long added = SetCounting(part.First, part.FirstMask);
+        for (long w = part.First + 1; w < part.Last; w++)
         {
             added += SetCounting(w, ulong.MaxValue);
         }
 
-        return added + SetCounting(lastWord, lastMask);
+        return added + SetCounting(part.Last, part.LastMask);
     }
 
     /// <summary>Clears every page of <paramref name="range"/>; returns how many of them were set before.</summary>
     public long ClearCounting(PageRange range)
     {
         long cleared = 0;
-        for (long page = range.Count > 0 ? NextSet(range.First) : -1; page >= 0 && page < range.End;)
+        for (long at = range.First; NextRunIn(new(at, range.End - at), out var run); at = run.End)
         {
-            long end = NextClear(page);
-            end = end < 0 || end > range.End ? range.End : end;
-            Fill(new(page, end - page), false);
-            cleared += end - page;
-            page = end < range.End ? NextSet(end) : -1;
+            Fill(run, false);
+            cleared += run.Count;
         }
 
         return cleared;
@@ -241,25 +217,7 @@ internal sealed unsafe partial class PageBitmap : IDisposable
 
     private long Next(long from, ulong invert)
     {
-        if (from >= PageCount)
-        {
-            return -1;
-        }
-
-        ArgumentOutOfRangeException.ThrowIfNegative(from);
-        long w = from >> 6;
-        ulong word = (_words[w] ^ invert) & (ulong.MaxValue << (int)(from & 63));
-        while (word == 0)
-        {
-            if (++w == WordCount)
-            {
-                return -1;
-            }
-
-            word = _words[w] ^ invert;
-        }
-
-        long page = (w << 6) + BitOperations.TrailingZeroCount(word);
+        long page = Find(from, PageCount, invert);
         return page < PageCount ? page : -1;
     }
 

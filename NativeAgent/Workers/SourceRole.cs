@@ -52,7 +52,7 @@ internal sealed class SourceRole : IWorkerRole
         }
     }
 
-    public bool IsOver => _progress.State is MigrationState.Completed or MigrationState.Failed or MigrationState.Aborted;
+    public bool IsOver => _progress.State.HasEnded();
 
     public WorkerStatus Snapshot() => new()
     {

@@ -37,7 +37,7 @@ internal sealed class FakeWorker(FakeState state) : Worker.WorkerBase
 
             var status = JsonParser.Default.Parse<WorkerStatus>(lines[0]);
             await stream.WriteAsync(status);
-            if (status.Migration.State is MigrationState.Completed or MigrationState.Failed or MigrationState.Aborted)
+            if (status.Migration.State.HasEnded())
             {
                 return;
             }

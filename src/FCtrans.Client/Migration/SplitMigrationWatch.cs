@@ -35,9 +35,6 @@ internal sealed class SplitMigrationWatch : IDisposable
     /// <summary>Whether the time that the user allowed was over, and that is why it was given up.</summary>
     public bool TimedOut { get; private set; }
 
-    public static bool HasEnded(MigrationStatus? status) =>
-        status?.State is MigrationState.Completed or MigrationState.Failed or MigrationState.Aborted;
-
     /// <summary>The figures at the end.</summary>
     /// <exception cref="FCtransException">MigrationOutcomeUnknown, ConnectionLost.</exception>
     public async Task<MigrationStatus> ToEndAsync(CancellationToken cancellation)
@@ -54,7 +51,7 @@ internal sealed class SplitMigrationWatch : IDisposable
         while (true)
         {
             bool heard = await WatchOnceAsync(stop.Token).ConfigureAwait(false);
-            if (HasEnded(_last))
+            if (_last?.State.HasEnded() == true)
             {
                 return _last;
             }
@@ -77,7 +74,7 @@ internal sealed class SplitMigrationWatch : IDisposable
             {
                 WorkerSummary? summary = await FindSourceAsync().ConfigureAwait(false);
                 quietSince = Environment.TickCount64;
-                if (HasEnded(summary?.Status?.Migration))
+                if (summary?.Status?.Migration?.State.HasEnded() == true)
                 {
                     return summary!.Status.Migration;
                 }
@@ -133,7 +130,7 @@ internal sealed class SplitMigrationWatch : IDisposable
                     heard = true;
                     _last = migration;
                     _progress(new SplitMigrationProgress("", migration));
-                    if (HasEnded(migration))
+                    if (migration.State.HasEnded())
                     {
                         break;
                     }

@@ -1,0 +1,58 @@
+using System.Management.Automation;
+using FCtrans.Client;
+
+namespace FCtrans.Commands;
+
+/// <summary>What the cmdlets share that plan a split migration, to do it or to say how it would go.</summary>
+public abstract class SplitPlanCmdlet : FCtransCmdlet
+{
+    /// <summary>The VM, or the name of a VM on a connected host.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
+    public VmReference VM { get; set; } = null!;
+
+    /// <summary>The host that is to run the VM's processors.</summary>
+    [Parameter(Mandatory = true, Position = 1)]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    [ValidateNotNull]
+    public KvmHostReference MainHost { get; set; } = null!;
+
+    /// <summary>The hosts that are to hold the rest of its memory; with a limit: <c>@{ KvmHost = 'sub1'; Memory = 64GB }</c>.</summary>
+    [Parameter(Mandatory = true, Position = 2)]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    [ValidateNotNull]
+    public KvmHostReference[] SubHost { get; set; } = [];
+
+    /// <summary>At most this much of the guest's memory stays on the main host: bytes (8GB) or a share of it (25%).</summary>
+    [Parameter(Mandatory = true, Position = 3)]
+    [ValidateNotNull]
+    public MemorySize MainMemory { get; set; } = null!;
+
+    /// <summary>Leave out memory that the guest does not use. Default: yes; -TrackUnused:$false sends everything.</summary>
+    [Parameter]
+    public SwitchParameter TrackUnused { get; set; } = true;
+
+    /// <summary>
+    /// The command line for the main host's QEMU, the program first. Default: the source's own (the CommandLine of Get-KvmVm). FCtrans
+    /// translates memory, sockets and the PID file in it; the devices that the guest sees have to be the same. Not for domains of libvirt.
+    /// </summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] QemuCommandLine { get; set; } = [];
+
+    /// <summary>What the parameters of this class ask for.</summary>
+    private protected SplitMigrationRequest Request(KvmVm vm, KvmHost main, KvmHost[] subs) => new()
+    {
+        Source = vm.KvmHost.Connection,
+        VmName = vm.Name,
+        VmProcessId = vm.ProcessId,
+        MainHost = main.Connection,
+        SubHosts = [.. subs.Select(s => s.Connection)],
+        MainMemoryBytes = MainMemory.ToBytes,
+        SubHostLimitBytes = [.. SubHost.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
+        TrackUnused = TrackUnused,
+        QemuCommandLine = QemuCommandLine,
+    };
+}
