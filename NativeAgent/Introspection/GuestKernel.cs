@@ -71,7 +71,8 @@ internal sealed class GuestKernel
     }
 
     /// <summary>
-    /// Looks for a kernel. Reads the beginning of every page that was ever touched, and no other.
+    /// Looks for a kernel: follows the pointers of the one that the processors run, or else reads the beginning of every page
+    /// that was ever touched, and no other.
     /// </summary>
     /// <param name="ram">The guest's RAM, with its segments.</param>
     /// <param name="memory">Reads it.</param>
@@ -88,6 +89,16 @@ internal sealed class GuestKernel
             return null;
         }
 
+        // What a running kernel points to is found in some milliseconds, however much memory the guest uses.
+        if (processors is not null)
+        {
+            var pointed = VmCoreInfoPointers.Find(memory, processors);
+            if (pointed.Count > 0 && OneOf(memory, pointed, processors, out reason) is { } running)
+            {
+                return running;
+            }
+        }
+
         var candidates = VmCoreInfoPages.Find(ram, mayMap, out bool tooMany);
         if (candidates.Count == 0)
         {
@@ -101,6 +112,13 @@ internal sealed class GuestKernel
             return null;
         }
 
+        return OneOf(memory, candidates, processors, out reason);
+    }
+
+    /// <summary>The kernel that one of these pages describes; null when none holds together, or two that differ do.</summary>
+    private static GuestKernel? OneOf(
+        GuestMemoryReader memory, List<GuestPhysicalAddress> candidates, IReadOnlyList<GuestProcessor>? processors, out string reason)
+    {
         GuestKernel? found = null;
         reason = "";
         foreach (var candidate in candidates)

@@ -3,7 +3,8 @@ using FCtrans.Agent.Memory;
 namespace FCtrans.Agent.Introspection;
 
 /// <summary>A leaf of the page tables: <paramref name="Bytes"/> of virtual memory from <paramref name="Virtual"/> on lie at <paramref name="Physical"/>.</summary>
-internal readonly record struct GuestMapping(ulong Virtual, ulong Physical, ulong Bytes)
+/// <param name="Writable">As the leaf says; the tables above it may forbid it all the same.</param>
+internal readonly record struct GuestMapping(ulong Virtual, ulong Physical, ulong Bytes, bool Writable = false)
 {
     public bool Covers(ulong address) => address - Virtual < Bytes;
 }
@@ -18,6 +19,7 @@ internal sealed class GuestPageTables
 {
     private const ulong AddressMask = 0x000f_ffff_ffff_f000;
     private const ulong Present = 1;
+    private const ulong Write = 1 << 1;
     private const ulong Large = 1 << 7;
 
     private readonly GuestMemoryReader _memory;
@@ -91,7 +93,7 @@ internal sealed class GuestPageTables
             if (level == 1 || ((entry & Large) != 0 && level <= 3))
             {
                 // In a large leaf the bits below its size (the PAT bit among them) are no part of the address.
-                mapping = new(first, entry & AddressMask & ~(span - 1), span);
+                mapping = new(first, entry & AddressMask & ~(span - 1), span, (entry & Write) != 0);
                 return true;
             }
 

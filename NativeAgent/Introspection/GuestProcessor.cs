@@ -18,6 +18,26 @@ internal readonly record struct GuestProcessor(ulong Cr0, ulong Cr3, ulong Cr4, 
     /// <summary>False for a processor that was not started, or that firmware or a boot loader runs in a mode without paging.</summary>
     public bool Paging => (Cr0 & PagingEnabled) != 0;
 
+    /// <summary>Whether it runs 64-bit code, or a program in compatibility mode under a 64-bit kernel.</summary>
+    public bool LongMode => Paging && (Efer & LongModeActive) != 0;
+
+    /// <summary>Of its page tables in long mode: 4 or 5.</summary>
+    public int Levels => (Cr4 & FiveLevels) != 0 ? 5 : 4;
+
+    /// <summary>
+    /// Where the top table with all of the kernel's half may lie: the one that it uses now, and, when it may be a program on a
+    /// kernel with page table isolation (a second top table, one page above that of the kernel's side, in which most of the
+    /// kernel is absent), that of the kernel's side.
+    /// </summary>
+    public IReadOnlyList<GuestPhysicalAddress> Roots
+    {
+        get
+        {
+            ulong root = Cr3 & ~0xfffUL;
+            return (root & PageIndex.PageSize) == 0 ? [new(root)] : [new(root), new(root & ~(ulong)PageIndex.PageSize)];
+        }
+    }
+
     /// <summary>Asks QEMU, running or stopped. A running processor is interrupted for some microseconds.</summary>
     /// <exception cref="MonitorException">The monitor does not answer.</exception>
     public static IReadOnlyList<GuestProcessor> Ask(QemuMonitor monitor) => Parse(monitor.HumanMonitor("info registers -a"));
@@ -67,30 +87,22 @@ internal readonly record struct GuestProcessor(ulong Cr0, ulong Cr3, ulong Cr4, 
 
     private bool Runs(GuestKernel kernel)
     {
-        bool five = (Cr4 & FiveLevels) != 0;
-        if ((Efer & LongModeActive) == 0 || five != (kernel.PageTables.Levels == 5))
+        if (!LongMode || Levels != kernel.PageTables.Levels)
         {
             return false;
         }
 
         // Every address space of Linux shares the kernel's half, in which its own top table lies.
-        ulong top = kernel.TopTable.Value;
-        ulong root = Cr3 & ~0xfffUL;
-        var tables = new GuestPageTables(kernel.Memory, new(root), kernel.PageTables.Levels);
-        if (tables.TryTranslate(new(top), out var at))
+        foreach (var root in Roots)
         {
-            return at == kernel.PageTables.Root;
+            var tables = new GuestPageTables(kernel.Memory, root, Levels);
+            if (tables.TryTranslate(new(kernel.TopTable.Value), out var at))
+            {
+                return at == kernel.PageTables.Root;
+            }
         }
 
-        // With page table isolation a program runs on a second top table, one page above that of its kernel side, in which
-        // most of the kernel is absent.
-        if ((root & PageIndex.PageSize) == 0)
-        {
-            return false;
-        }
-
-        tables = new GuestPageTables(kernel.Memory, new(root & ~(ulong)PageIndex.PageSize), kernel.PageTables.Levels);
-        return tables.TryTranslate(new(top), out at) && at == kernel.PageTables.Root;
+        return false;
     }
 
     private static bool TryRegister(string text, string name, out ulong value)

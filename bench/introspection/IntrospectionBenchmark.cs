@@ -72,7 +72,9 @@ internal static class IntrospectionBenchmark
     {
         var memory = new GuestMemoryReader(guest.Ram);
         report.Add("  find pages", "ms", Measure.Milliseconds(Runs, () => VmCoreInfoPages.Find(guest.Ram, mayMap: true, out _)));
+        report.Add("  follow pointers", "ms", Measure.Milliseconds(Runs, () => VmCoreInfoPointers.Find(memory, GuestProcessor.Ask(guest.Monitor))));
         report.Add("  open kernel", "ms", Measure.Milliseconds(Runs, () => GuestKernel.TryOpen(memory, known.Kernel!.InfoPage, out _)));
+        report.Add("  symbols", "ms", Measure.Milliseconds(Runs, () => KernelSymbols.TryRead(known.Kernel!, KernelSymbols.Wanted, out _)));
         report.Add("  per-cpu layout", "ms", Measure.Milliseconds(Runs, () => PerCpuFreePages.TryOpen(known.Kernel!, guest.Ram)));
         report.Add("  command line", "ms", Measure.Milliseconds(Runs, () => PagePoisoning.CommandLine(known.Kernel!)));
         report.Add("  pattern", "ms", Measure.Milliseconds(Runs, () => PagePoisoning.PatternIn(guest.Ram, unused)));

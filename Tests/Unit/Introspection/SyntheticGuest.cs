@@ -60,6 +60,7 @@ internal sealed unsafe class SyntheticGuest : IDisposable
     private const ulong ImageOffset = 0x100_0000;
     private const ulong TopOffset = ImageOffset + 0x10000;
     private const ulong UtsOffset = ImageOffset + 0x20000;
+    private const ulong DataOffset = ImageOffset + 0x30000;
 
     private readonly Dictionary<ulong, ulong> _memMaps = [];
     private readonly ulong _direct;
@@ -171,6 +172,9 @@ internal sealed unsafe class SyntheticGuest : IDisposable
     public GuestKernel? Find(out string reason) => GuestKernel.TryFind(Ram, Memory, out reason);
 
     public GuestKernel Find() => Find(out string reason) ?? throw new InvalidOperationException(reason);
+
+    /// <summary>Has the kernel point to a page, at a place in its data (0 to 0xffff): as its <c>vmcoreinfo_data</c> does.</summary>
+    public void PointTo(ulong page, ulong place = 0) => Write(ImagePhysical(DataOffset) + place, BitConverter.GetBytes(_direct + page));
 
     public void SetFree(ulong frame, int order)
     {
