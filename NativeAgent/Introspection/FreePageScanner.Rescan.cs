@@ -96,6 +96,24 @@ internal sealed unsafe partial class FreePageScanner
         return new(groups, _free + _ballooned - cleared, Stopwatch.GetElapsedTime(start).TotalMilliseconds);
     }
 
+    /// <summary>As <see cref="Visit"/>, of the blocks whose <c>struct page</c>s, or those around them, are in <paramref name="changed"/>.</summary>
+    /// <param name="free">As of a look before: is brought up to date.</param>
+    /// <param name="sink">Told on this thread.</param>
+    /// <param name="changed">Pages of the guest.</param>
+    public void VisitChanged(PageBitmap free, IFreeBlockSink sink, PageBitmap changed)
+    {
+        _neverTouched?.Prepare();
+        _sink = sink;
+        try
+        {
+            Rescan(free, changed, _neverTouched?.Pages);
+        }
+        finally
+        {
+            _sink = null;
+        }
+    }
+
     private long RescanSection(ulong memMap, ulong frame, ulong end, PageBitmap written, ref long cleared)
     {
         ulong size = (ulong)_kernel.Pages.Size;

@@ -32,7 +32,8 @@ internal static class KernelPageSet
         AddVirtual(kernel, ram, GuestKernel.KernelMap, bytes, into);
     }
 
-    private static void AddStructPages(GuestKernel kernel, GuestRam ram, PageBitmap into)
+    /// <summary>Sets the pages that hold the guest's <c>struct page</c>s.</summary>
+    public static void AddStructPages(GuestKernel kernel, GuestRam ram, PageBitmap into)
     {
         int shift = kernel.Sections.PageCountShift;
         ulong size = (ulong)kernel.Pages.Size;

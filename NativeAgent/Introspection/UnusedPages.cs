@@ -24,9 +24,13 @@ internal sealed class UnusedPages : IUnusedPages
     private PerCpuFreePages? _perCpu;
     private string _reason = "";
     private string? _poisoned;
+    private readonly List<PageRange> _structPages = [];
     private PageBitmap? _freeKept;
     private PageBitmap? _balloonedKept;
     private bool _keptIsRight;
+    private PageBitmap? _changed;
+    private PageBitmap? _changedBefore;
+    private bool _visitAll = true;
     private long _lastSearchEnd;
     private TimeSpan _lastSearchTook;
 
@@ -54,6 +58,12 @@ internal sealed class UnusedPages : IUnusedPages
     /// <summary>Gets the ballooned pages at each <see cref="Refresh"/>, which puts them among the unused ones too; null: nobody asks.</summary>
     public PageBitmap? Ballooned { get; set; }
 
+    /// <summary>
+    /// Knows what the guest writes, from its first look on: then a look costs what has changed. Keeps two bits a page. Null: a look is at
+    /// everything, or at what its caller knows to be written.
+    /// </summary>
+    public WriteWatch? Watch { get; set; }
+
     /// <summary>The guest kernel's command line; null when it can't be read.</summary>
     public string? CommandLine { get; private set; }
 
@@ -64,6 +74,11 @@ internal sealed class UnusedPages : IUnusedPages
     /// <exception cref="KernelException">A RAM file can't be searched for holes.</exception>
     public UnusedFigures Refresh(PageBitmap unused)
     {
+        if (Watch is not null)
+        {
+            return Look(unused, null, keep: true);
+        }
+
         _keptIsRight = false;
         return Look(unused, null, keep: false);
     }
@@ -77,6 +92,7 @@ internal sealed class UnusedPages : IUnusedPages
         double findMilliseconds = FindKernel();
         if (_scanner is not null && _poisoned is null)
         {
+            written = Watch is null ? written : Watched();
             var result = keep ? ScanChanged(unused, written) : Scan(unused);
             if (GuestCounters.TryRead(_kernel!, out var counters) && !counters.Allows(result.BuddyPages))
             {
@@ -163,14 +179,73 @@ internal sealed class UnusedPages : IUnusedPages
         }
     }
 
-    /// <summary>Tells <paramref name="sink"/> of each free block, in the kernel as of the last <see cref="Refresh"/> (method <c>buddy</c>), which must have succeeded.</summary>
+    /// <summary>Tells <paramref name="sink"/> of each free block, in the kernel as of the last <see cref="Refresh(PageBitmap)"/> (method <c>buddy</c>), which must have succeeded.</summary>
     /// <param name="free">Gets the free pages.</param>
     /// <param name="sink">Told on this thread.</param>
-    public void VisitFree(PageBitmap free, IFreeBlockSink sink)
+    /// <param name="changedOnly">
+    /// With <see cref="Watch"/>: leave out blocks around which the guest has written no <c>struct page</c> since the last visit but one: they
+    /// were visited, as free blocks, in both.
+    /// </param>
+    public void VisitFree(PageBitmap free, IFreeBlockSink sink, bool changedOnly = false)
     {
-        free.Clear();
         _scanner!.Ballooned = null;
-        _scanner.Visit(free, sink);
+        if (!changedOnly || _visitAll || _changed is null)
+        {
+            free.Clear();
+            _scanner.Visit(free, sink);
+        }
+        else
+        {
+            free.CopyFrom(_freeKept!);
+            OrIn(_changedBefore!, _changed);
+            _scanner.VisitChanged(free, sink, _changedBefore!);
+        }
+
+        if (_changed is not null)
+        {
+            (_changed, _changedBefore) = (_changedBefore, _changed);
+            ClearIn(_changed!);
+            _visitAll = false;
+        }
+    }
+
+    /// <summary>What was written, by <see cref="Watch"/>, which is told the pages to watch when the kernel is new.</summary>
+    private PageBitmap Watched()
+    {
+        if (_structPages.Count == 0)
+        {
+            using var pages = new PageBitmap(_ram.PageCount);
+            KernelPageSet.AddStructPages(_kernel!, _ram, pages);
+            foreach (var block in _ram.Blocks)
+            {
+                for (long at = block.FirstPage; pages.NextRunIn(new(at, block.EndPage - at), out var run); at = run.End)
+                {
+                    _structPages.Add(run);
+                }
+            }
+        }
+
+        var written = Watch!.Look(_structPages);
+        _changed ??= new(_ram.PageCount);
+        _changedBefore ??= new(_ram.PageCount);
+        OrIn(_changed, written);
+        return written;
+    }
+
+    private void OrIn(PageBitmap into, PageBitmap other)
+    {
+        foreach (var range in _structPages)
+        {
+            into.OrIn(range, other);
+        }
+    }
+
+    private void ClearIn(PageBitmap bitmap)
+    {
+        foreach (var range in _structPages)
+        {
+            bitmap.Fill(range, false);
+        }
     }
 
     /// <summary>As <see cref="FreePageScanner.NeverTouched"/>, of the kernel as of the last <see cref="Refresh"/>.</summary>
@@ -181,6 +256,8 @@ internal sealed class UnusedPages : IUnusedPages
         _scanner?.Dispose();
         _freeKept?.Dispose();
         _balloonedKept?.Dispose();
+        _changed?.Dispose();
+        _changedBefore?.Dispose();
     }
 
     private double FindKernel()
@@ -225,6 +302,15 @@ internal sealed class UnusedPages : IUnusedPages
     {
         _scanner?.Dispose();
         _scanner = null;
+        Watch?.Forget(_structPages);
+        if (_changed is not null)
+        {
+            ClearIn(_changed);
+            ClearIn(_changedBefore!);
+        }
+
+        _structPages.Clear();
+        _visitAll = true;
         _keptIsRight = false;
         _perCpu = null;
         _kernel = null;

@@ -1,5 +1,6 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Paging;
 
@@ -10,6 +11,7 @@ namespace FCtrans.Agent.Paging;
 internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
 {
     private volatile bool _ended;
+    private volatile WriteWatch? _watch;
 
     /// <summary>The VM's process, or its mapping of the RAM, is gone.</summary>
     public bool Ended => _ended;
@@ -18,9 +20,17 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
 
     public Userfaultfd Uffd => uffd;
 
+    /// <summary>Told of each page before it can be written again, or its content changes.</summary>
+    public WriteWatch? Watch
+    {
+        get => _watch;
+        set => _watch = value;
+    }
+
     /// <summary>Fills a missing page. EEXIST: it was there; nobody was woken.</summary>
     public int Copy(long page, byte* content, bool protect)
     {
+        _watch?.Wrote(new(page, 1));
         var address = ram.AddressOf(page);
         int errno;
         do
@@ -34,6 +44,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
     /// <summary>Fills missing pages, in order, as far as it gets: <paramref name="copied"/> pages are in, and who waits for them was woken.</summary>
     public int Copy(PageRange range, byte* content, bool protect, out long copied)
     {
+        _watch?.Wrote(range);
         var address = ram.AddressOf(range.First);
         copied = 0;
         int errno;
@@ -51,6 +62,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
     /// <summary>Fills a missing page with zeros. EEXIST: it was there; nobody was woken.</summary>
     public int Zero(long page)
     {
+        _watch?.Wrote(new(page, 1));
         var address = ram.AddressOf(page);
         int errno;
         do
@@ -75,6 +87,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
     /// <summary>Lifts write protection and wakes who waits. Only for the owner of Busy pages, see <see cref="PageTable"/>.</summary>
     public int Unprotect(PageRange range)
     {
+        _watch?.Wrote(range);
         int errno;
         do
         {
@@ -122,6 +135,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
     /// <summary>Gives the pages' memory back.</summary>
     public int Punch(PageRange range)
     {
+        _watch?.Wrote(range);
         var block = ram.BlockOf(range.First);
         return SparseFile.PunchHole(block.File, (range.First - block.FirstPage) << PageIndex.PageShift, range.Bytes);
     }

@@ -136,6 +136,14 @@ internal sealed class Pager : IDisposable
     /// <summary>What drops free pages of this VM. Dispose it before this.</summary>
     public PagingReclaimTarget OpenReclaimTarget() => new(_core);
 
+    /// <summary>Knows which pages are written from now on. Open it once; it goes with this.</summary>
+    public WriteWatch OpenWriteWatch()
+    {
+        var watch = new WriteWatch(_core.Table.PageCount, new PagingWriteProtection(_core));
+        _core.Pages.Watch = watch;
+        return watch;
+    }
+
     /// <summary>As <see cref="PageTable.CopyUnused"/>.</summary>
     public void CopyUnused(PageBitmap into) => _core.Table.CopyUnused(into);
 

@@ -187,5 +187,6 @@ internal sealed class PagingCore : IDisposable
         WriteWanted.Dispose();
         Heat.Dispose();
         SeenFree.Dispose();
+        Pages.Watch?.Dispose();
     }
 }

@@ -7,12 +7,20 @@ namespace FCtrans.Agent.Reclaim;
 /// <summary>Reclaim of one VM, turn by turn. One thread; owns nothing that it is given.</summary>
 internal sealed class VmReclaim : IDisposable
 {
+    /// <summary>
+    /// Each so many turns all free blocks are looked at, also where the turn only has to look at what changed: pages of a free block can come
+    /// back to life without a change in their structures (a fetch that was under way).
+    /// </summary>
+    private const int FullTurns = 16;
+
     private readonly UnusedPages _pages;
     private readonly Reclaimer _reclaimer;
     private readonly HostReclaimTarget? _host;
     private readonly PageBitmap _unused;
     private readonly PageBitmap _freeBefore;
     private bool _looked;
+    private bool _leftSome = true;
+    private int _turns;
 
     /// <param name="ram">The VM's RAM, with its segments.</param>
     /// <param name="pages">Its unused pages.</param>
@@ -66,8 +74,10 @@ internal sealed class VmReclaim : IDisposable
             }
 
             _reclaimer.Begin(kernel, limits, settledOnly ? _freeBefore : null, stop, _unused);
-            _pages.VisitFree(_unused, _reclaimer);
+            _pages.VisitFree(_unused, _reclaimer, changedOnly: !_leftSome && settledOnly && ++_turns % FullTurns != 0);
             figures = _reclaimer.Finish();
+            _leftSome = limits.WhatIf || !settledOnly || stop.IsCancellationRequested || figures.Uncertain + figures.TakenBack > 0
+                || figures.FreedPages < figures.FoundPages;
         }
 
         _freeBefore.CopyFrom(_unused);

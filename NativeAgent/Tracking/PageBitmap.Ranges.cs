@@ -42,6 +42,24 @@ internal sealed unsafe partial class PageBitmap
         return count;
     }
 
+    /// <summary>Sets every page of <paramref name="range"/> that <paramref name="other"/> has; both have the same number of pages.</summary>
+    public void OrIn(PageRange range, PageBitmap other)
+    {
+        ArgumentOutOfRangeException.ThrowIfNotEqual(other.PageCount, PageCount);
+        if (range.Count <= 0)
+        {
+            return;
+        }
+
+        var part = WordsOf(range);
+        _words[part.First] |= other._words[part.First] & part.FirstMask;
+        _words[part.Last] |= other._words[part.Last] & part.LastMask;
+        for (long w = part.First + 1; w < part.Last; w++)
+        {
+            _words[w] |= other._words[w];
+        }
+    }
+
     /// <summary>Whether all pages of <paramref name="range"/> are set.</summary>
     public bool Covers(PageRange range) => Find(range.First, range.End, ulong.MaxValue) == range.End;
 

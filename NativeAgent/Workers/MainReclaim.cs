@@ -29,6 +29,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private readonly int _processId;
     private readonly Pager _pager;
     private readonly PagingReclaimTarget _target;
+    private readonly WriteWatch _watch;
     private readonly CancellationTokenSource _stop = new();
     private readonly PageBitmap _unused;
     private readonly PageBitmap _ballooned;
@@ -52,6 +53,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         _pager = pager;
         SubHosts = subHosts;
         _target = pager.OpenReclaimTarget();
+        _watch = pager.OpenWriteWatch();
         _unused = new(pager.PageCount);
         _ballooned = new(pager.PageCount);
         _absent = new(pager.PageCount);
@@ -206,6 +208,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
                     IReadOnlyList<GuestProcessor> Ask() => GuestProcessor.Ask(_monitor!);
                     _ram ??= GuestRamFactory.Open(process, _monitor);
                     _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
+                    _pages.Watch = _watch;
                     _check ??= new ProcessorCheck(Ask);
                     _reclaim = new(_ram, _pages, _target, _check);
                 }

@@ -184,6 +184,8 @@ internal sealed unsafe class SyntheticGuest : IDisposable
 
     public void SetType(ulong frame, uint type) => Write(StructPage(frame) + (ulong)Layout.MapcountOffset, BitConverter.GetBytes(type));
 
+    public bool IsFree(ulong frame) => (uint)ReadWord(StructPage(frame) + (ulong)Layout.MapcountOffset) == (uint)Layout.Buddy;
+
     /// <summary>Guest-physical address of a frame's struct page (one that lies in one piece).</summary>
     public ulong StructPage(ulong frame)
     {
