@@ -164,8 +164,8 @@ public sealed unsafe class UserfaultfdTests
         using var uffd = OpenForPaging(child);
         Assert.Equal(Errno.None, uffd.Poison(child.AddressOf(4), Page, UffdPoisonMode.None, out long done));
         Assert.Equal((long)Page, done);
-        child.Send("read 4");
         using var process = PidFd.Open(child.Pid);
+        child.Send("read 4");
 
         // SIGBUS: the child has no handler for it, where QEMU passes it on as a memory error.
         Assert.True(process.WaitExit(TimeSpan.FromSeconds(20)));
