@@ -25,7 +25,8 @@ internal sealed unsafe partial class FreePageScanner
     /// <param name="free">The free and ballooned pages alone, kept by the caller from call to call, with <see cref="Ballooned"/>.</param>
     /// <param name="written">All pages that the guest wrote since the call before; null when that is not known: everything is looked at.</param>
     /// <exception cref="KernelException">A RAM file can't be searched for holes.</exception>
-    public ScanResult ScanChanged(PageBitmap unused, PageBitmap free, PageBitmap? written)
+    /// <param name="touched">Those of <paramref name="written"/> that hold <c>struct page</c>s, when they are known apart: the others need not be looked for among the holes.</param>
+    public ScanResult ScanChanged(PageBitmap unused, PageBitmap free, PageBitmap? written, PageBitmap? touched = null)
     {
         ArgumentNullException.ThrowIfNull(Ballooned);
         long start = Stopwatch.GetTimestamp();
@@ -40,7 +41,7 @@ internal sealed unsafe partial class FreePageScanner
         else
         {
             // A page of page structures may have been a hole until the guest wrote it.
-            _neverTouched?.LookAgainAt(written);
+            _neverTouched?.LookAgainAt(touched ?? written);
             var rescan = Rescan(free, written, _neverTouched?.Pages);
             result = new() { RefusedBlocks = _refused, BuddyMilliseconds = rescan.Milliseconds };
         }

@@ -149,7 +149,7 @@ internal sealed class UnusedPages : IUnusedPages
         var changed = _keptIsRight ? written : null;
         // Should the scan fail, what it leaves behind is half done.
         _keptIsRight = false;
-        var result = _scanner.ScanChanged(unused, _freeKept, changed);
+        var result = _scanner.ScanChanged(unused, _freeKept, changed, Watch is null ? null : _changed);
         _keptIsRight = true;
         Ballooned?.CopyFrom(_balloonedKept);
         return result;

@@ -6,16 +6,26 @@ using FCtrans.Agent.Tracking;
 namespace FCtrans.Agent.Reclaim;
 
 /// <summary>
-/// A VM all of whose memory lies here. Pages are frozen by a write-protecting userfaultfd; nobody reads its faults: thawing wakes who
-/// waits. QEMU's own copy of it is closed at once, so that it ends with this process, however that ends, and all waiting with it.
+/// A VM all of whose memory lies here. Pages are frozen by a write-protecting userfaultfd; thawing wakes who waits. Nobody reads its faults
+/// unless pages are watched (<see cref="OpenWriteWatch"/>): then a thread lets who writes to a watched page go on at once. QEMU's own copy of it is closed at once, so that it ends with this process, however that ends, and all waiting with it.
 /// </summary>
-internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
+internal sealed class HostReclaimTarget : IReclaimTarget, IWriteProtection, IDisposable
 {
+    private const int MessagesAtOnce = 64;
+
     /// <summary>Dropped at once, in pages: whoever takes a page of a large block meanwhile waits for no more than 4 MiB.</summary>
     private const long PiecePages = 1024;
 
     private readonly GuestRam _ram;
     private readonly Userfaultfd _userfaultfd;
+
+    /// <summary>With a watch: held while <see cref="_frozen"/> changes, and while a page's protection is lifted or set for the watch.</summary>
+    private readonly Lock _gate = new();
+    private PageBitmap? _frozen;
+    private WriteWatch? _watch;
+    private EventFd? _end;
+    private Thread? _thread;
+    private volatile bool _ending;
 
     private HostReclaimTarget(GuestRam ram, Userfaultfd userfaultfd)
     {
@@ -64,6 +74,35 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         return new(ram, userfaultfd);
     }
 
+    /// <summary>Knows which pages the guest writes from now on. The same one each time; it goes with this.</summary>
+    public WriteWatch OpenWriteWatch()
+    {
+        if (_watch is null)
+        {
+            _frozen = new(_ram.PageCount);
+            _end = new();
+            _watch = new(_ram.PageCount, this);
+            _thread = new Thread(LetWritersGoOn) { IsBackground = true, Name = "watch" };
+            _thread.Start();
+        }
+
+        return _watch;
+    }
+
+    long IWriteProtection.Protect(PageRange pages, WriteWatch watch)
+    {
+        lock (_gate)
+        {
+            if (Set(pages, true) != 0)
+            {
+                return 0;
+            }
+
+            watch.Protected(pages);
+            return pages.Count;
+        }
+    }
+
     public bool IsElsewhere(PageRange block) => false;
 
     public long Count(PageRange block) => block.Count - NeverTouched!.Pages.CountIn(block);
@@ -102,6 +141,13 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
             // QEMU has ended, and its memory with it.
         }
 
+        // Nothing is protected any more: nobody waits for the thread.
+        _ending = true;
+        _end?.Signal();
+        _thread?.Join();
+        _end?.Dispose();
+        _watch?.Dispose();
+        _frozen?.Dispose();
         _userfaultfd.Dispose();
     }
 
@@ -119,7 +165,37 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
         return done ? count : 0;
     }
 
+    /// <summary>Freezes pages, or thaws them and wakes who waits.</summary>
     private bool Protect(PageRange pages, bool protect)
+    {
+        Note(pages, protect);
+        int errno = Set(pages, protect);
+        if (errno != 0 && protect && _watch is not null)
+        {
+            // A part may be protected, and who writes there may have been taken for one who waits for the thaw.
+            Note(pages, false);
+            Set(pages, false);
+        }
+
+        return errno == 0;
+    }
+
+    private void Note(PageRange pages, bool frozen)
+    {
+        if (_watch is not null)
+        {
+            lock (_gate)
+            {
+                _frozen!.Fill(pages, frozen);
+                if (!frozen)
+                {
+                    _watch.Wrote(pages);
+                }
+            }
+        }
+    }
+
+    private int Set(PageRange pages, bool protect)
     {
         int errno;
         while ((errno = _userfaultfd.WriteProtect(_ram.AddressOf(pages.First), (ulong)pages.Bytes, protect, wake: !protect)) == Errno.EAGAIN)
@@ -128,6 +204,37 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IDisposable
             Thread.Yield();
         }
 
-        return errno == 0;
+        return errno;
+    }
+
+    private void LetWritersGoOn()
+    {
+        Span<UffdMessage> messages = stackalloc UffdMessage[MessagesAtOnce];
+        while (!_ending)
+        {
+            int count = _userfaultfd.WaitReadable(-1, _end) ? _userfaultfd.ReadEvents(messages) : 0;
+            if (count < 0)
+            {
+                // QEMU has ended: nobody waits.
+                return;
+            }
+
+            foreach (ref readonly var message in messages[..count])
+            {
+                if (message.Event != UffdEvent.PageFault || !_ram.TryPageAt(new(message.Address), out long page))
+                {
+                    continue;
+                }
+
+                lock (_gate)
+                {
+                    if (!_frozen![page])
+                    {
+                        _watch!.Wrote(new(page, 1));
+                        Set(new(page, 1), false);
+                    }
+                }
+            }
+        }
     }
 }

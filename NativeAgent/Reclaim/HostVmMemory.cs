@@ -94,6 +94,8 @@ internal sealed class HostVmMemory : IVmMemory, IDisposable
         _check ??= new ProcessorCheck(() => GuestProcessor.Ask(_monitor!));
         _target ??= HostReclaimTarget.Attach(_ram, _vm.Pid);
         _reclaim ??= new VmReclaim(_ram, _pages, _target, _check);
+        // What goes on pays for knowing what changes; a single turn would not.
+        _pages.Watch ??= settledOnly ? _target.OpenWriteWatch() : null;
         var figures = _reclaim.Turn(limits, settledOnly, stop);
         return (figures, _reclaim.Seen!);
     }

@@ -29,16 +29,28 @@ public sealed class ReclaimStepTests
     }
 
     [Theory]
-    [InlineData("before the heads are frozen", Gets.All, 1)]
-    [InlineData("before the blocks are held", Gets.Nothing, 0)]
-    [InlineData("before the question", Gets.Nothing, 0)]
-    [InlineData("before the answer", Gets.Nothing, 0)]
-    [InlineData("before the heads are thawed", Gets.Nothing, 0)]
-    [InlineData("before the blocks are dropped", Gets.Head, 0)]
-    [InlineData("after the blocks were dropped", Gets.All, 0)]
-    public void What_the_guest_writes_to_a_block_that_it_takes_meanwhile_is_not_lost(string step, Gets gets, long takenBack)
+    [InlineData("before the heads are frozen", Gets.All, 1, false)]
+    [InlineData("before the blocks are held", Gets.Nothing, 0, false)]
+    [InlineData("before the question", Gets.Nothing, 0, false)]
+    [InlineData("before the answer", Gets.Nothing, 0, false)]
+    [InlineData("before the heads are thawed", Gets.Nothing, 0, false)]
+    [InlineData("before the blocks are dropped", Gets.Head, 0, false)]
+    [InlineData("after the blocks were dropped", Gets.All, 0, false)]
+    [InlineData("before the heads are frozen", Gets.All, 1, true)]
+    [InlineData("before the blocks are held", Gets.Nothing, 0, true)]
+    [InlineData("before the question", Gets.Nothing, 0, true)]
+    [InlineData("before the answer", Gets.Nothing, 0, true)]
+    [InlineData("before the heads are thawed", Gets.Nothing, 0, true)]
+    [InlineData("before the blocks are dropped", Gets.Head, 0, true)]
+    [InlineData("after the blocks were dropped", Gets.All, 0, true)]
+    public void What_the_guest_writes_to_a_block_that_it_takes_meanwhile_is_not_lost(string step, Gets gets, long takenBack, bool watched)
     {
         using var lab = new StepLab();
+        if (watched)
+        {
+            lab.Watch();
+        }
+
         lab.At(step, () => lab.TakeBlock(gets));
         var figures = lab.Reclaim();
         lab.Finish();
@@ -46,6 +58,26 @@ public sealed class ReclaimStepTests
         Assert.Equal(takenBack > 0 ? DataPages : 2 * DataPages, figures.FreedPages);
         Assert.False(lab.HasData(Free, 1024));
         Assert.Equal([lab.Page, 0, 0], lab.Guest.Ask($"read {lab.Page}", "read"));
+        if (watched)
+        {
+            // Both blocks' heads were frozen and thawed, and the guest has written one of them: nothing else was.
+            Assert.Equal([lab.HeadPage(Free), lab.HeadPage(Taken)], lab.WrittenHeads());
+        }
+    }
+
+    [Fact]
+    public void A_guest_that_writes_what_is_watched_goes_on_at_once_and_is_noticed()
+    {
+        using var lab = new StepLab();
+        lab.Watch();
+        Assert.Empty(lab.WrittenHeads());
+        for (int round = 0; round < 3; round++)
+        {
+            lab.TakeBlock(Gets.All);
+            Assert.Equal([lab.HeadPage(Taken)], lab.WrittenHeads());
+        }
+
+        lab.Finish();
     }
 
     [Fact]
@@ -74,6 +106,7 @@ public sealed class ReclaimStepTests
         private readonly NeverTouchedSet _neverTouched;
         private readonly Dictionary<string, Action> _actions = [];
         private readonly List<string> _toExpect = [];
+        private readonly List<PageRange> _structPages = [];
 
         public StepLab()
         {
@@ -132,6 +165,28 @@ public sealed class ReclaimStepTests
             scanner.Visit(free, reclaimer);
             return reclaimer.Finish();
         }
+
+        /// <summary>All page structures are watched from here on.</summary>
+        public void Watch()
+        {
+            using var pages = new PageBitmap(_ram.PageCount);
+            KernelPageSet.AddStructPages(_kernel.Find(), _ram, pages);
+            for (long at = 0; pages.NextRunIn(new(at, _ram.PageCount - at), out var run); at = run.End)
+            {
+                _structPages.Add(run);
+            }
+
+            _target.OpenWriteWatch().Look(_structPages);
+        }
+
+        /// <summary>Those of the pages with structures that were written since the look before.</summary>
+        public List<long> WrittenHeads()
+        {
+            var written = _target.OpenWriteWatch().Look(_structPages);
+            return [.. _structPages.SelectMany(r => Enumerable.Range(0, (int)r.Count).Select(i => r.First + i)).Where(page => written[page])];
+        }
+
+        public long HeadPage(ulong frame) => _kernel.PageOf(_kernel.StructPage(frame) >> 12);
 
         /// <summary>The guest begins to take the block; returns when it has come as far as it can now.</summary>
         public void TakeBlock(Gets gets)

@@ -47,6 +47,9 @@ public sealed class ReclaimTests(ITestOutputHelper output)
         Assert.True(before - Allocated(ram) > 440L << 20, $"{(before - Allocated(ram)) >> 20} MiB came back");
         Assert.Equal(0, vm.Guest.Invoke("fresh 384", TimeSpan.FromSeconds(120))["errors"]);
 
+        // From here on what changes is watched, as in a reclaim that goes on.
+        pages.Watch = target.OpenWriteWatch();
+
         // Without pause, while both processors take, write, verify and free as fast as they can.
         vm.Guest.Invoke("run rate=1000 churn=1000 threads=2");
         ReclaimFigures all = default;
@@ -55,7 +58,7 @@ public sealed class ReclaimTests(ITestOutputHelper output)
         while (Environment.TickCount64 < end || all.FreedPages < 1024)
         {
             Assert.True(Environment.TickCount64 < end + 60_000, $"too little was reclaimed: {all}");
-            var figures = reclaim.Turn(s_all, settledOnly: false, CancellationToken.None);
+            var figures = reclaim.Turn(s_all, settledOnly: turns % 3 != 0, CancellationToken.None);
             all.FreedPages += figures.FreedPages;
             all.TakenBack += figures.TakenBack;
             all.Uncertain += figures.Uncertain;
@@ -68,6 +71,18 @@ public sealed class ReclaimTests(ITestOutputHelper output)
         output.WriteLine($"{stat}");
         Assert.Equal(0, stat["errors"]);
         Assert.True(stat["churned"] > 0);
+
+        // A guest that stands still: what the watch has led to is what a look at everything comes to.
+        vm.Monitor.Execute("stop");
+        using var watched = new PageBitmap(ram.PageCount);
+        using var full = new PageBitmap(ram.PageCount);
+        using var fresh = UnusedPages.Open(ram, mayMap: true, () => GuestProcessor.Ask(vm.Monitor));
+        Assert.Equal(UnusedFigures.Buddy, pages.Refresh(watched).Method);
+        Assert.Equal(UnusedFigures.Buddy, fresh.Refresh(full).Method);
+        Assert.Equal(full.Count(), watched.Count());
+        full.AndNot(watched);
+        Assert.Equal(0, full.Count());
+        vm.Monitor.Execute("cont");
     }
 
     [Fact]
