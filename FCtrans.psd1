@@ -8,7 +8,12 @@
     Description          = 'Live split migration of large KVM virtual machines over several hosts, with remote paging, on stock QEMU, a stock kernel and an unmodified guest.'
     PowerShellVersion    = '7.4'
     CompatiblePSEditions = @('Core')
-    FormatsToProcess     = @('FCtrans.Format.ps1xml')
+    FormatsToProcess     = @(
+        'FCtrans.Host.Format.ps1xml'
+        'FCtrans.Vm.Format.ps1xml'
+        'FCtrans.Migration.Format.ps1xml'
+        'FCtrans.Paging.Format.ps1xml'
+    )
     FunctionsToExport    = @()
     AliasesToExport      = @()
     VariablesToExport    = @()

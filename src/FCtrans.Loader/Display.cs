@@ -32,6 +32,14 @@ public static class Display
             + TimeSpan.FromSeconds(seconds).ToString(@"\:mm\:ss", CultureInfo.InvariantCulture),
     };
 
+    /// <summary>A short duration given in microseconds: <c>85 µs</c>, <c>1.2 ms</c>; from a second on as <see cref="Seconds"/>.</summary>
+    public static string Microseconds(double microseconds) => microseconds switch
+    {
+        < 1000 => microseconds.ToString("0", CultureInfo.CurrentCulture) + " µs",
+        < 1_000_000 => (microseconds / 1000).ToString("0.#", CultureInfo.CurrentCulture) + " ms",
+        _ => Seconds(microseconds / 1_000_000),
+    };
+
     /// <summary>A share of a whole, in percent; a dash when there is no whole.</summary>
     public static string Share(double part, double whole) =>
         whole <= 0 ? "-" : (100 * part / whole).ToString("0", CultureInfo.CurrentCulture) + "%";
