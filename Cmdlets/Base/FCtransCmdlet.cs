@@ -11,6 +11,7 @@ namespace FCtrans.Commands;
 public abstract class FCtransCmdlet : PSCmdlet, IDisposable
 {
     private readonly CancellationTokenSource _stop = new();
+    private readonly HashSet<(string Host, string What)> _told = [];
 
     /// <inheritdoc/>
     public void Dispose()
@@ -51,7 +52,11 @@ public abstract class FCtransCmdlet : PSCmdlet, IDisposable
             }
         }
 
-        Task<T> task = Task.Run(() => work(Post, _stop.Token));
+        Task<T> task = Task.Run(() =>
+        {
+            HostCalls.Listener = call => Post(() => Tell(call));
+            return work(Post, _stop.Token);
+        });
         _ = task.ContinueWith(_ => queue.CompleteAdding(), TaskScheduler.Default);
         try
         {
@@ -83,6 +88,22 @@ public abstract class FCtransCmdlet : PSCmdlet, IDisposable
     }
 
     private protected T Await<T>(Func<CancellationToken, Task<T>> work) => Await((_, stop) => work(stop));
+
+    /// <summary>What was asked of which host, and how long it took: -Verbose tells each thing once, -Debug every time.</summary>
+    private void Tell(HostCall call)
+    {
+        if (_told.Add((call.Host, call.What)))
+        {
+            WriteVerbose(Text(call));
+        }
+        else
+        {
+            WriteDebug(Text(call));
+        }
+    }
+
+    internal static string Text(HostCall call) =>
+        $"{call.Host}: {call.What}: {Loader.Display.Microseconds(call.Took.TotalMicroseconds)}{(call.Succeeded ? "" : ", without an answer")}";
 
     /// <summary>Waits; false when the pipeline is to stop.</summary>
     private protected bool Pause(TimeSpan time) => !_stop.Token.WaitHandle.WaitOne(time);

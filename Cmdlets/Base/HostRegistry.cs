@@ -37,11 +37,12 @@ internal static class HostRegistry
         }
     }
 
+    /// <summary>Removes the host whose connection this is: Get-KvmHost may have put a newer object in the place of this one.</summary>
     public static void Remove(KvmHost host)
     {
         lock (s_hosts)
         {
-            s_hosts.Remove(host);
+            s_hosts.RemoveAll(h => h.Connection == host.Connection);
         }
     }
 

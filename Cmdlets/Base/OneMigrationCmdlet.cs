@@ -17,6 +17,7 @@ public abstract class OneMigrationCmdlet : FCtransCmdlet
     /// <summary>The migration's id.</summary>
     [Parameter(Mandatory = true, ParameterSetName = IdSet)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(SplitIdCompleter))]
     public string SplitId { get; set; } = "";
 
     /// <summary>The VM, or its name; its newest migration is meant.</summary>

@@ -1,35 +1,77 @@
+using System.Management.Automation;
 using FCtrans.Client;
 using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
-/// <summary>What cmdlets share that change a split VM: finding the worker that pages it.</summary>
+/// <summary>What cmdlets share that change split VMs: finding the workers that page them.</summary>
 public abstract class SplitVmCmdlet : FCtransCmdlet
 {
-    /// <summary>The main worker of the VM; null when there is none, after an error that says so.</summary>
-    private protected (KvmHost Host, WorkerSummary Worker)? FindMainWorker(string vm, KvmHostReference[]? on)
+    /// <summary>Split VMs (from Get-VmRemotePaging or Get-KvmVm), or their names with wildcards.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
+    public VmReference[] VM { get; set; } = [];
+
+    /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
+    [Parameter]
+    [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmHostCompleter))]
+    public KvmHostReference[]? KvmHost { get; set; }
+
+    /// <summary>Write the VM's remote paging as it is then.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord()
     {
-        KvmHost[] hosts = Hosts(on);
+        foreach (VmReference reference in VM)
+        {
+            foreach ((KvmHost main, WorkerSummary worker) in FindMainWorkers(reference.ToString()))
+            {
+                ForItem(worker.Spec.VmName, () => Change(main, worker));
+            }
+        }
+    }
+
+    /// <summary>Does what the cmdlet is for.</summary>
+    /// <param name="main">The VM's main host.</param>
+    /// <param name="worker">The worker there.</param>
+    private protected abstract void Change(KvmHost main, WorkerSummary worker);
+
+    private protected static WorkerConnection Connect(KvmHost main, WorkerSummary worker) =>
+        main.Connection.ConnectWorker(worker.Spec.SplitId, WorkerRole.Main, worker.Spec.VmName);
+
+    /// <summary>The main workers of the VMs; none when there is none, after an error that says so unless there were wildcards.</summary>
+    private (KvmHost Host, WorkerSummary Worker)[] FindMainWorkers(string vm)
+    {
+        var pattern = new WildcardPattern(vm, WildcardOptions.IgnoreCase);
+        bool wild = WildcardPattern.ContainsWildcardCharacters(vm);
+        KvmHost[] hosts = Hosts(KvmHost);
         var found = new List<(KvmHost Host, WorkerSummary Worker)>();
         bool complete = hosts.Length > 0;
         ForHosts(
             hosts,
             async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
             (host, workers) => found.AddRange(workers
-                .Where(w => w.Spec?.Role == WorkerRole.Main && w.Spec.VmName == vm && w.Running)
+                .Where(w => w.Spec?.Role == WorkerRole.Main && pattern.IsMatch(w.Spec.VmName) && w.Running)
                 .Select(w => (host, w))),
             () => complete = false);
-        if (found.Count > 0)
+        if (!wild && found.Any(f => f.Worker.Spec.VmName == vm))
         {
-            // A VM may have been split before: the newest is meant.
-            return found.MaxBy(f => f.Worker.Spec.StartedUnixMilliseconds);
+            // QEMU tells big letters from small: where both are there, the one that was written is meant.
+            found.RemoveAll(f => f.Worker.Spec.VmName != vm);
         }
 
-        if (complete)
+        if (found.Count == 0 && complete && !wild)
         {
             WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{vm}'"), vm));
         }
 
-        return null;
+        // A VM may have been split before: the newest is meant.
+        return [.. found.GroupBy(f => f.Worker.Spec.VmName).Select(g => g.MaxBy(f => f.Worker.Spec.StartedUnixMilliseconds))];
     }
 }

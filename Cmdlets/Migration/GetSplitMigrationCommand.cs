@@ -19,6 +19,7 @@ public sealed class GetSplitMigrationCommand : FCtransCmdlet
     /// <summary>The migration's id.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [AllowEmptyString]
+    [ArgumentCompleter(typeof(SplitIdCompleter))]
     public string? SplitId { get; set; }
 
     /// <summary>Hosts to ask. Default: all connected ones.</summary>

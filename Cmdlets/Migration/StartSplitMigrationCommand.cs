@@ -77,8 +77,7 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
             if (AsJob)
             {
                 var job = new SplitMigrationJob(MyInvocation.Line ?? "", task);
-                JobRepository.Add(job);
-                job.Start();
+                job.Start(JobRepository);
                 WriteObject(job);
                 return;
             }
@@ -88,7 +87,11 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
                 WriteWarning(warning);
             }
 
-            WriteObject(Await((post, stop) => task.RunAsync(record => post(() => WriteProgress(record)), stop)));
+            SplitMigration done = Await((post, stop) => task.RunAsync(record => post(() => WriteProgress(record)), stop));
+            WriteVerbose($"{done.VM}: {done.State}: from {done.SourceHost} to {done.MainHost} and {string.Join(", ", done.SubHosts)} in "
+                + $"{Loader.Display.Seconds(done.TotalSeconds)}, {done.Rounds.Count} rounds, {Loader.Display.Bytes(done.BytesSent)} sent, "
+                + $"stood still {Loader.Display.Seconds(done.DowntimeMilliseconds / 1000)}.");
+            WriteObject(done);
         }
         catch (FCtransException e)
         {

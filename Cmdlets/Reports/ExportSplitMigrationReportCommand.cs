@@ -6,22 +6,10 @@ using FCtrans.Contracts;
 namespace FCtrans.Commands;
 
 /// <summary>Export-SplitMigrationReport: writes a page about a split migration and the life after it.</summary>
-[Cmdlet(VerbsData.Export, "SplitMigrationReport", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low, DefaultParameterSetName = "VM")]
+[Cmdlet(VerbsData.Export, "SplitMigrationReport", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low, DefaultParameterSetName = VMSet)]
 [OutputType(typeof(void), typeof(FileInfo))]
-public sealed class ExportSplitMigrationReportCommand : FCtransCmdlet
+public sealed class ExportSplitMigrationReportCommand : OneMigrationCmdlet
 {
-    /// <summary>The migration, from Get-SplitMigration or Start-SplitMigration.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = "Migration", ValueFromPipeline = true)]
-    [ValidateNotNull]
-    public SplitMigration Migration { get; set; } = null!;
-
-    /// <summary>The VM, or its name: its newest migration is meant.</summary>
-    [Parameter(Mandatory = true, Position = 0, ParameterSetName = "VM")]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    [Alias("Name")]
-    [ValidateNotNull]
-    public VmReference VM { get; set; } = null!;
-
     /// <summary>The file to write. One that is there is replaced.</summary>
     [Parameter(Mandatory = true, Position = 1)]
     [ValidateNotNullOrEmpty]
@@ -34,13 +22,15 @@ public sealed class ExportSplitMigrationReportCommand : FCtransCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        string wanted = ParameterSetName == "VM" ? VM.ToString() : Migration.SplitId;
+        string? id = WantedId;
+        string wanted = id ?? VM.ToString();
         ForItem(wanted, () =>
         {
             string path = SessionState.Path.GetUnresolvedProviderPathFromPSPath(Path);
             (KvmHost Host, WorkerSummary Worker)[] workers = Await(FindWorkersAsync);
-            SplitMigration migration = ParameterSetName == "Migration" ? Migration
-                : SplitMigrationCatalog.From(workers).LastOrDefault(m => m.VM == wanted) ?? throw Failure.MigrationNotFound($"of a VM '{wanted}'");
+            SplitMigration migration = Migration
+                ?? SplitMigrationCatalog.From(workers).LastOrDefault(m => id is null ? m.VM == wanted : string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase))
+                ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{wanted}'");
             (KvmHost Host, WorkerSummary Worker) main = workers.FirstOrDefault(w =>
                 w.Worker.Spec.SplitId == migration.SplitId && w.Worker.Spec.Role == WorkerRole.Main && w.Worker.Status?.Paging is not null);
             VmRemotePaging? paging = main.Worker is null || migration.State != "Completed"

@@ -179,6 +179,7 @@ internal sealed class HtmlReport
         Tile("errors", paging.Errors.ToString("N0", CultureInfo.InvariantCulture));
         _html.Append("</section>\n<h3>How long the guest waited</h3>\n");
         Latency("for memory on a sub-host", paging.RemoteFaultLatency);
+        _html.Append(LatencyTimelineChart.Draw(paging.RemoteFaultTimeline, ChartWidth));
         Latency("for fresh memory", paging.UnusedFaultLatency);
         _html.Append("</section>\n");
     }

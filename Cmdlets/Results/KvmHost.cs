@@ -71,15 +71,14 @@ public sealed class KvmHost
 
     internal KvmHostConnection Connection { get; }
 
-    /// <summary>Disconnect-KvmHost was used on it: it can't be used any more.</summary>
-    internal bool IsDisconnected { get; private set; }
+    /// <summary>Disconnect-KvmHost was used on it, or on another object of the same connection: it can't be used any more.</summary>
+    internal bool IsDisconnected => Connection.IsDisposed;
 
     /// <inheritdoc/>
     public override string ToString() => Name;
 
     internal void Disconnect()
     {
-        IsDisconnected = true;
         HostRegistry.Remove(this);
         Connection.Dispose();
     }

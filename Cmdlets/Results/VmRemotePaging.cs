@@ -47,6 +47,7 @@ public sealed class VmRemotePaging
         ZeroDrops = paging.ZeroDrops;
         RemoteFaultLatency = new FaultLatencyFigures(paging.RemoteLatency ?? new FaultLatency());
         UnusedFaultLatency = new FaultLatencyFigures(paging.UnusedLatency ?? new FaultLatency());
+        RemoteFaultTimeline = FaultLatencyInterval.From(paging.RemoteLatencyTimeline);
     }
 
     /// <summary>The VM's name.</summary>
@@ -174,6 +175,12 @@ public sealed class VmRemotePaging
 
     /// <summary>How long the guest waited for memory on a sub-host.</summary>
     public FaultLatencyFigures RemoteFaultLatency { get; }
+
+    /// <summary>
+    /// The same over time, since the main host's worker began: at most 64 spans of equal length, from 1 s on, that follow each other up
+    /// to now. The longer it runs, the longer they are.
+    /// </summary>
+    public IReadOnlyList<FaultLatencyInterval> RemoteFaultTimeline { get; }
 
     /// <summary>How long the guest waited for fresh memory.</summary>
     public FaultLatencyFigures UnusedFaultLatency { get; }

@@ -5,16 +5,9 @@ namespace FCtrans.Commands;
 /// <summary>Get-VmMemoryMap: what each part of a VM's memory is, and where it lies, as objects.</summary>
 [Cmdlet(VerbsCommon.Get, "VmMemoryMap")]
 [OutputType(typeof(VmMemoryRange))]
-public sealed class GetVmMemoryMapCommand : FCtransCmdlet
+public sealed class GetVmMemoryMapCommand : VmCmdlet
 {
     private const long PageBytes = 4096;
-
-    /// <summary>VMs, or names of VMs on connected hosts.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference[] VM { get; set; } = [];
 
     /// <summary>
     /// How finely parts are told apart: 4KB to 1TB, in steps of 4KB. At 4KB each part is one thing only; above, what most of its
@@ -39,17 +32,6 @@ public sealed class GetVmMemoryMapCommand : FCtransCmdlet
     }
 
     /// <inheritdoc/>
-    protected override void ProcessRecord()
-    {
-        foreach (VmReference reference in VM)
-        {
-            ForItem(reference.ToString(), () => WriteObject(
-                Await(async stop =>
-                {
-                    KvmVm vm = await reference.ResolveAsync(stop).ConfigureAwait(false);
-                    return (await VmMemoryMapReader.ReadAsync(vm, (ulong)Granularity, !Unmerged, stop).ConfigureAwait(false)).Ranges;
-                }),
-                enumerateCollection: true));
-        }
-    }
+    protected override void ProcessRecord() => ForVms(vm => WriteObject(
+        Await(stop => VmMemoryMapReader.ReadAsync(vm, (ulong)Granularity, !Unmerged, stop)).Ranges, enumerateCollection: true));
 }

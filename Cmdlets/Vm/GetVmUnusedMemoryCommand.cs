@@ -7,17 +7,10 @@ namespace FCtrans.Commands;
 /// <summary>Get-VmUnusedMemory: how much of a VM's memory its guest does not use, seen from outside.</summary>
 [Cmdlet(VerbsCommon.Get, "VmUnusedMemory", DefaultParameterSetName = OnceSet)]
 [OutputType(typeof(VmUnusedMemory))]
-public sealed class GetVmUnusedMemoryCommand : FCtransCmdlet
+public sealed class GetVmUnusedMemoryCommand : VmCmdlet
 {
     private const string OnceSet = "Once";
     private const string ContinuousSet = "Continuous";
-
-    /// <summary>VMs, or names of VMs on connected hosts.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference[] VM { get; set; } = [];
 
     /// <summary>Looks again and again until it is stopped (Ctrl+C) or the VM ends. Several VMs are looked at side by side.</summary>
     [Parameter(Mandatory = true, ParameterSetName = ContinuousSet)]
@@ -32,26 +25,19 @@ public sealed class GetVmUnusedMemoryCommand : FCtransCmdlet
     [Parameter(ParameterSetName = ContinuousSet)]
     public SwitchParameter IncludeChanges { get; set; }
 
-    private readonly List<VmReference> _watched = [];
+    private readonly List<KvmVm> _watched = [];
 
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
         if (Continuous)
         {
-            _watched.AddRange(VM);
+            ForVms(_watched.Add);
             return;
         }
 
-        foreach (VmReference reference in VM)
-        {
-            ForItem(reference.ToString(), () => WriteObject(Await(async stop =>
-            {
-                KvmVm vm = await reference.ResolveAsync(stop).ConfigureAwait(false);
-                return new VmUnusedMemory(
-                    vm, await vm.KvmHost.Connection.GetUnusedMemoryAsync(vm.Name, stop).ConfigureAwait(false));
-            })));
-        }
+        ForVms(vm => WriteObject(new VmUnusedMemory(
+            vm, Await(stop => vm.KvmHost.Connection.GetUnusedMemoryAsync(vm.Name, stop)))));
     }
 
     /// <inheritdoc/>
@@ -61,17 +47,16 @@ public sealed class GetVmUnusedMemoryCommand : FCtransCmdlet
         {
             Await(async (post, stop) =>
             {
-                await Task.WhenAll(_watched.Select(reference => Task.Run(() => WatchAsync(reference, post, stop), stop))).ConfigureAwait(false);
+                await Task.WhenAll(_watched.Select(vm => Task.Run(() => WatchAsync(vm, post, stop), stop))).ConfigureAwait(false);
                 return true;
             });
         }
     }
 
-    private async Task WatchAsync(VmReference reference, Action<Action> post, CancellationToken stop)
+    private async Task WatchAsync(KvmVm vm, Action<Action> post, CancellationToken stop)
     {
         try
         {
-            KvmVm vm = await reference.ResolveAsync(stop).ConfigureAwait(false);
             var request = new WatchUnusedMemoryRequest
             {
                 Vm = vm.Name,
@@ -85,7 +70,7 @@ public sealed class GetVmUnusedMemoryCommand : FCtransCmdlet
         }
         catch (FCtransException e)
         {
-            post(() => WriteError(Errors.Record(e, reference.ToString())));
+            post(() => WriteError(Errors.Record(e, vm.Name)));
         }
     }
 }

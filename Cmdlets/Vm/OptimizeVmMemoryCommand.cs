@@ -6,21 +6,14 @@ namespace FCtrans.Commands;
 
 /// <summary>Optimize-VmMemory: gives the host back what a running guest has freed; the guest needs no balloon driver and does not notice.</summary>
 [Cmdlet(VerbsCommon.Optimize, "VmMemory", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
-[OutputType(typeof(VmMemoryOptimization))]
-public sealed class OptimizeVmMemoryCommand : FCtransCmdlet
+[OutputType(typeof(VmMemoryOptimization), typeof(VmJob))]
+public sealed class OptimizeVmMemoryCommand : VmCmdlet
 {
     private const int LongestIntervalSeconds = 3600;
 
-    /// <summary>VMs, or names of VMs on connected hosts.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference[] VM { get; set; } = [];
-
     /// <summary>
-    /// Goes on until it is stopped (Ctrl+C), writing what each turn gave back. Only memory that was free at the last turn too is taken.
-    /// Takes one VM.
+    /// Goes on until it is stopped (Ctrl+C) or the VM ends, writing what each turn gave back. Only memory that was free at the last turn
+    /// too is taken. Several VMs have their turns side by side.
     /// </summary>
     [Parameter]
     public SwitchParameter Continuous { get; set; }
@@ -40,18 +33,42 @@ public sealed class OptimizeVmMemoryCommand : FCtransCmdlet
     [ValidateRange(1, 100)]
     public int MaxProcessorPercent { get; set; }
 
+    /// <summary>Do not wait: give a job for each VM.</summary>
+    [Parameter]
+    public SwitchParameter AsJob { get; set; }
+
+    private readonly List<(KvmVm Vm, OptimizeMemoryRequest Request)> _lasting = [];
+
     /// <inheritdoc/>
-    protected override void ProcessRecord()
+    protected override void ProcessRecord() => ForVms(Optimize);
+
+    /// <inheritdoc/>
+    protected override void EndProcessing()
     {
-        foreach (VmReference reference in VM)
+        if (_lasting.Count > 0)
         {
-            ForItem(reference.ToString(), () => Optimize(reference));
+            Await(async (post, stop) =>
+            {
+                await Task.WhenAll(_lasting.Select(one => Task.Run(
+                    async () =>
+                    {
+                        try
+                        {
+                            await RunAsync(one.Vm, one.Request, turn => post(() => WriteObject(turn)), stop).ConfigureAwait(false);
+                        }
+                        catch (FCtransException e)
+                        {
+                            post(() => WriteError(Errors.Record(e, one.Vm.Name)));
+                        }
+                    },
+                    stop))).ConfigureAwait(false);
+                return true;
+            });
         }
     }
 
-    private void Optimize(VmReference reference)
+    private void Optimize(KvmVm vm)
     {
-        KvmVm vm = Await(reference.ResolveAsync);
         var request = new OptimizeMemoryRequest
         {
             Vm = vm.Name,
@@ -67,20 +84,39 @@ public sealed class OptimizeVmMemoryCommand : FCtransCmdlet
             Run(vm, request);
         }
 
-        if (ShouldProcess(vm.Name, $"Give back the guest's free memory to {vm.HostName}"))
+        if (!ShouldProcess(vm.Name, $"Give back the guest's free memory to {vm.HostName}"))
         {
-            request.Continuous = Continuous;
+            return;
+        }
+
+        request.Continuous = Continuous;
+        if (AsJob)
+        {
+            var job = new VmJob(MyInvocation.Line ?? "", $"Optimize {vm.Name}", vm.Name, vm.HostName, (write, _, stop) => RunAsync(vm, request, write, stop));
+            job.Start(JobRepository);
+            WriteObject(job);
+        }
+        else if (Continuous)
+        {
+            _lasting.Add((vm, request));
+        }
+        else
+        {
             Run(vm, request);
         }
     }
 
     private void Run(KvmVm vm, OptimizeMemoryRequest request) => Await(async (post, stop) =>
     {
-        await foreach (OptimizedMemory turn in vm.KvmHost.Connection.OptimizeMemoryAsync(request, stop).ConfigureAwait(false))
-        {
-            post(() => WriteObject(new VmMemoryOptimization(vm, turn)));
-        }
-
+        await RunAsync(vm, request, turn => post(() => WriteObject(turn)), stop).ConfigureAwait(false);
         return true;
     });
+
+    private static async Task RunAsync(KvmVm vm, OptimizeMemoryRequest request, Action<object> write, CancellationToken stop)
+    {
+        await foreach (OptimizedMemory turn in vm.KvmHost.Connection.OptimizeMemoryAsync(request, stop).ConfigureAwait(false))
+        {
+            write(new VmMemoryOptimization(vm, turn));
+        }
+    }
 }

@@ -1,77 +1,112 @@
 using System.Management.Automation;
+using System.Management.Automation.Host;
 using FCtrans.Client;
 using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
-/// <summary>Remove-VmSubHost: takes a sub-host from a split VM while it runs. Its memory goes to the other hosts first.</summary>
-[Cmdlet(VerbsCommon.Remove, "VmSubHost", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.High)]
-[OutputType(typeof(VmRemotePaging))]
+/// <summary>Remove-VmSubHost: takes a sub-host from split VMs while they run. Its memory goes to the other hosts first.</summary>
+[Cmdlet(VerbsCommon.Remove, "VmSubHost", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
+[OutputType(typeof(void), typeof(VmRemotePaging), typeof(VmJob))]
 public sealed class RemoveVmSubHostCommand : SplitVmCmdlet
 {
     private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(250);
 
-    /// <summary>The split VM (from Get-VmRemotePaging or Get-KvmVm), or its name.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    public VmReference VM { get; set; } = null!;
+    private bool _yesToAll;
+    private bool _noToAll;
 
     /// <summary>The sub-host, by the name that Get-VmRemotePaging shows. It need not be connected.</summary>
     [Parameter(Mandatory = true, Position = 1)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(SubHostCompleter))]
     public string SubHost { get; set; } = "";
 
-    /// <summary>The host is gone for good. What only it had is lost: the guest gets a memory error where it touches it.</summary>
+    /// <summary>
+    /// The host is gone for good. What only it had is lost: the guest gets a memory error where it touches it. Asks first, as with
+    /// high impact; a script says -Confirm:$false.
+    /// </summary>
     [Parameter]
     public SwitchParameter Lost { get; set; }
 
-    /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
+    /// <summary>Do not wait until the host has left: give a job for each VM.</summary>
     [Parameter]
-    [ArgumentCompleter(typeof(KvmHostCompleter))]
-    public KvmHostReference[]? KvmHost { get; set; }
+    public SwitchParameter AsJob { get; set; }
 
-    /// <summary>Write the VM's remote paging as it is then.</summary>
-    [Parameter]
-    public SwitchParameter PassThru { get; set; }
-
-    /// <inheritdoc/>
-    protected override void ProcessRecord()
+    private protected override void Change(KvmHost main, WorkerSummary worker)
     {
-        if (FindMainWorker(VM.ToString(), KvmHost) is not var (main, worker)
-            || !ShouldProcess(worker.Spec.VmName, Lost ? $"Give up sub-host {SubHost} and the memory that only it has" : $"Remove sub-host {SubHost}"))
+        string vm = worker.Spec.VmName;
+        if (!ShouldProcess(vm, Lost ? $"Give up sub-host {SubHost} and the memory that only it has" : $"Remove sub-host {SubHost}")
+            || (Lost && !MayLose(vm)))
         {
             return;
         }
 
-        ForItem(VM.ToString(), () =>
+        async Task<VmRemotePaging> RemoveAsync(Action<ProgressRecord> progress, CancellationToken stop)
         {
-            WorkerConnection connection = main.Connection.ConnectWorker(worker.Spec.SplitId, WorkerRole.Main, worker.Spec.VmName);
-            WorkerStatus status = Await((post, stop) => RemoveAsync(connection, post, stop));
-            if (PassThru)
-            {
-                WriteObject(new VmRemotePaging(main, worker.Spec, status.Paging, running: true));
-            }
-        });
+            WorkerStatus status = await RemoveSubHostAsync(Connect(main, worker), SubHost, Lost, progress, stop).ConfigureAwait(false);
+            return new VmRemotePaging(main, worker.Spec, status.Paging, running: true);
+        }
+
+        if (AsJob)
+        {
+            var job = new VmJob(MyInvocation.Line ?? "", $"Remove {SubHost} from {vm}", vm, main.Name, async (write, progress, stop) =>
+                write(await RemoveAsync(progress, stop).ConfigureAwait(false)));
+            job.Start(JobRepository);
+            WriteObject(job);
+            return;
+        }
+
+        VmRemotePaging paging = Await((post, stop) => RemoveAsync(record => post(() => WriteProgress(record)), stop));
+        WriteVerbose($"{vm}: sub-host {SubHost} has left.");
+        if (PassThru)
+        {
+            WriteObject(paging);
+        }
+    }
+
+    /// <summary>
+    /// An attribute has one impact for the whole cmdlet; here it depends. Asks unless -Confirm was given either way (with it,
+    /// ShouldProcess has asked) or the user's preference is never to be asked.
+    /// </summary>
+    private bool MayLose(string vm)
+    {
+        if (MyInvocation.BoundParameters.ContainsKey("Confirm")
+            || string.Equals($"{GetVariableValue("ConfirmPreference")}", nameof(ConfirmImpact.None), StringComparison.OrdinalIgnoreCase))
+        {
+            return true;
+        }
+
+        try
+        {
+            return ShouldContinue(
+                $"The memory of {vm} that only {SubHost} has will be lost for good. Is the host gone?", $"Give up sub-host {SubHost}",
+                ref _yesToAll, ref _noToAll);
+        }
+        catch (Exception e) when (e is PSInvalidOperationException or HostException)
+        {
+            throw Failure.ConfirmationNeeded(SubHost, vm, e);
+        }
     }
 
     /// <summary>Until it has left. Stopped in between, the host goes on leaving.</summary>
-    private async Task<WorkerStatus> RemoveAsync(WorkerConnection connection, Action<Action> post, CancellationToken stop)
+    private static async Task<WorkerStatus> RemoveSubHostAsync(
+        WorkerConnection connection, string host, bool lost, Action<ProgressRecord> progress, CancellationToken stop)
     {
-        WorkerStatus status = await connection.RemoveSubHostAsync(SubHost, Lost, stop).ConfigureAwait(false);
-        int index = status.Paging.SubHosts.ToList().FindIndex(h => string.Equals(h, SubHost, StringComparison.OrdinalIgnoreCase));
+        WorkerStatus status = await connection.RemoveSubHostAsync(host, lost, stop).ConfigureAwait(false);
+        int index = status.Paging.SubHosts.ToList().FindIndex(h => string.Equals(h, host, StringComparison.OrdinalIgnoreCase));
         ulong first = Math.Max(1, Left(status));
         while (status.Paging.SubHostStates.ElementAtOrDefault(index) == "leaving")
         {
             ulong left = Left(status);
-            post(() => WriteProgress(new ProgressRecord(1, $"Removing sub-host {SubHost}", $"{left >> 8} MiB to go")
+            progress(new ProgressRecord(1, $"Removing sub-host {host}", $"{Loader.Display.Bytes(left * 4096.0)} to go")
             {
                 PercentComplete = (int)(100 - (Math.Min(left, first) * 100 / first)),
-            }));
+            });
             await Task.Delay(s_poll, stop).ConfigureAwait(false);
             status = await connection.GetStatusAsync(stop).ConfigureAwait(false);
         }
 
+        progress(new ProgressRecord(1, $"Removing sub-host {host}", "done") { RecordType = ProgressRecordType.Completed });
         return status;
 
         ulong Left(WorkerStatus of) => of.Paging.RemotePages.ElementAtOrDefault(index);

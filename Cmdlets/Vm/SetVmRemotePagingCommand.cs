@@ -1,20 +1,13 @@
 using System.Management.Automation;
-using FCtrans.Client;
 using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
 /// <summary>Set-VmRemotePaging: changes the remote paging of a split VM while it runs.</summary>
 [Cmdlet(VerbsCommon.Set, "VmRemotePaging", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
-[OutputType(typeof(VmRemotePaging))]
+[OutputType(typeof(void), typeof(VmRemotePaging))]
 public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
 {
-    /// <summary>The split VM (from Get-VmRemotePaging or Get-KvmVm), or its name.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    public VmReference VM { get; set; } = null!;
-
     /// <summary>How much of the VM's memory may stay on the main host: a size, or a share of it (25%). More than that leaves at once.</summary>
     [Parameter]
     [ValidateNotNull]
@@ -28,25 +21,8 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
     [Parameter]
     public EvictionPolicy? EvictionPolicy { get; set; }
 
-    /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
-    [Parameter]
-    [ArgumentCompleter(typeof(KvmHostCompleter))]
-    public KvmHostReference[]? KvmHost { get; set; }
-
-    /// <summary>Write the VM's remote paging as it is then.</summary>
-    [Parameter]
-    public SwitchParameter PassThru { get; set; }
-
     /// <inheritdoc/>
-    protected override void ProcessRecord()
-    {
-        if (FindMainWorker(VM.ToString(), KvmHost) is var (main, worker))
-        {
-            ForItem(VM.ToString(), () => Change(main, worker));
-        }
-    }
-
-    private void Change(KvmHost main, WorkerSummary worker)
+    private protected override void Change(KvmHost main, WorkerSummary worker)
     {
         var settings = new PagingSettings();
         var changes = new List<string>();
@@ -73,9 +49,7 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
             return;
         }
 
-        WorkerStatus status = Await(stop => main.Connection
-            .ConnectWorker(worker.Spec.SplitId, WorkerRole.Main, worker.Spec.VmName)
-            .SetPagingAsync(settings, stop));
+        WorkerStatus status = Await(stop => Connect(main, worker).SetPagingAsync(settings, stop));
         if (PassThru)
         {
             WriteObject(new VmRemotePaging(main, worker.Spec, status.Paging, running: true));

@@ -7,17 +7,10 @@ namespace FCtrans.Commands;
 /// <summary>Show-VmMemoryMap: the whole memory of a VM as a picture in the terminal.</summary>
 [Cmdlet(VerbsCommon.Show, "VmMemoryMap")]
 [OutputType(typeof(string))]
-public sealed class ShowVmMemoryMapCommand : FCtransCmdlet
+public sealed class ShowVmMemoryMapCommand : VmCmdlet
 {
     private const int UsualWidth = 80;
     private const int UsualHeight = 24;
-
-    /// <summary>VMs, or names of VMs on connected hosts.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference[] VM { get; set; } = [];
 
     /// <summary>Characters in a line, 40 to 1000. Default: as wide as the window.</summary>
     [Parameter]
@@ -34,25 +27,14 @@ public sealed class ShowVmMemoryMapCommand : FCtransCmdlet
     public SwitchParameter NoColor { get; set; }
 
     /// <inheritdoc/>
-    protected override void ProcessRecord()
-    {
-        foreach (VmReference reference in VM)
-        {
-            ForItem(reference.ToString(), () => Show(reference));
-        }
-    }
+    protected override void ProcessRecord() => ForVms(Show);
 
-    private void Show(VmReference reference)
+    private void Show(KvmVm vm)
     {
         (int width, int height) = Window();
         var picture = new MemoryMapPicture(Width > 0 ? Width : width, Height > 0 ? Height : height, colour: !NoColor && HasColours());
-        (KvmVm vm, MemoryMapHead head, List<VmMemoryRange> cells) = Await(async stop =>
-        {
-            KvmVm found = await reference.ResolveAsync(stop).ConfigureAwait(false);
-            (MemoryMapHead head, List<VmMemoryRange> ranges) = await VmMemoryMapReader.ReadAsync(
-                found, picture.BytesInCell(found.MemoryBytes), merge: false, stop).ConfigureAwait(false);
-            return (found, head, ranges);
-        });
+        (MemoryMapHead head, List<VmMemoryRange> cells) = Await(stop =>
+            VmMemoryMapReader.ReadAsync(vm, picture.BytesInCell(vm.MemoryBytes), merge: false, stop));
         WriteObject(picture.Draw(vm, head, cells), enumerateCollection: true);
     }
 

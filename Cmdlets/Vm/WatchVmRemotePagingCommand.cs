@@ -18,12 +18,12 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     private const string ClearLine = "\u001b[K";
     private const string ClearRest = "\u001b[J";
 
-    /// <summary>Names of VMs, with wildcards. Default: all.</summary>
-    [Parameter(Position = 0)]
+    /// <summary>Split VMs (also as they were before their migration), or names of VMs with wildcards. Default: all.</summary>
+    [Parameter(Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public string[] VM { get; set; } = ["*"];
+    public VmReference[]? VM { get; set; }
 
     /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
     [Parameter]
@@ -44,6 +44,11 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     [Parameter]
     public SwitchParameter AsObject { get; set; }
 
+    private readonly List<string> _watched = [];
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord() => _watched.AddRange(VM?.Select(v => v.ToString()) ?? ["*"]);
+
     /// <inheritdoc/>
     protected override void EndProcessing()
     {
@@ -56,9 +61,20 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         // Objects when something is done with them: the last command of a line on a terminal draws.
         bool draw = !AsObject && !Console.IsOutputRedirected && MyInvocation.PipelinePosition == MyInvocation.PipelineLength
             && Host.UI is { SupportsVirtualTerminal: true };
-        WildcardPattern[] patterns = [.. VM.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
+        WildcardPattern[] patterns = [.. _watched.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
         var sampler = new PagingSampler(name => patterns.Any(p => p.IsMatch(name)));
-        Look(hosts, sampler);
+        HashSet<string> met = [];
+        Look(hosts, sampler, met);
+        foreach (string name in _watched.Where(n => !WildcardPattern.ContainsWildcardCharacters(n) && !met.Contains(n, StringComparer.OrdinalIgnoreCase)))
+        {
+            WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{name}'"), name));
+        }
+
+        if (met.Count == 0 && !_watched.Any(WildcardPattern.ContainsWildcardCharacters))
+        {
+            return;
+        }
+
         if (draw)
         {
             Host.UI.Write(EnterScreen);
@@ -88,13 +104,13 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         }
     }
 
-    private VmRemotePagingSample[] Look(KvmHost[] hosts, PagingSampler sampler)
+    private VmRemotePagingSample[] Look(KvmHost[] hosts, PagingSampler sampler, HashSet<string>? met = null)
     {
         var samples = new List<VmRemotePagingSample>();
         ForHosts(
             hosts,
             (host, stop) => host.Connection.ListWorkersAsync(stop),
-            (host, workers) => samples.AddRange(sampler.Take(host, workers)));
+            (host, workers) => samples.AddRange(sampler.Take(host, workers, met)));
         return [.. samples];
     }
 

@@ -13,12 +13,15 @@ internal sealed class LatencyHistogram
     private static readonly double s_nanosecondsPerTick = 1e9 / Stopwatch.Frequency;
 
     private readonly LongConcurrentHistogram _histogram = new(100, HighestNanoseconds, 2);
+    private readonly LatencyTimeline _timeline = new(Stopwatch.GetTimestamp());
     private long _max;
 
     /// <param name="startedAt">A <see cref="Stopwatch"/> timestamp.</param>
     public void RecordSince(long startedAt)
     {
-        long nanoseconds = (long)((Stopwatch.GetTimestamp() - startedAt) * s_nanosecondsPerTick);
+        long now = Stopwatch.GetTimestamp();
+        long nanoseconds = (long)((now - startedAt) * s_nanosecondsPerTick);
+        _timeline.Record(nanoseconds, now);
         _histogram.RecordValue(Math.Clamp(nanoseconds, 0, HighestNanoseconds));
         // A lost race loses one of two near-equal maxima, which is no harm to a figure.
         if (nanoseconds > Volatile.Read(ref _max))
@@ -26,6 +29,9 @@ internal sealed class LatencyHistogram
             Volatile.Write(ref _max, nanoseconds);
         }
     }
+
+    /// <summary>The same over time, since this was made.</summary>
+    public LatencyTimelineFigures ReadTimeline() => _timeline.Read(Stopwatch.GetTimestamp());
 
     public LatencyFigures Read()
     {

@@ -199,6 +199,7 @@ internal sealed class Pager : IDisposable
             PrefetchMisses = Interlocked.Read(ref counters.PrefetchMisses),
             RemoteLatency = _core.RemoteLatency.Read(),
             UnusedLatency = _core.UnusedLatency.Read(),
+            RemoteTimeline = _core.RemoteLatency.ReadTimeline(),
             PageInsBySub = Each(i => Interlocked.Read(ref counters.PageIns[i])),
             PageOutsBySub = Each(i => Interlocked.Read(ref counters.PageOuts[i])),
             BytesIn = _core.Stores.Sum(s => s.BytesReceived),

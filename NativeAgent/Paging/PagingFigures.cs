@@ -52,6 +52,9 @@ internal sealed record PagingFigures
 
     public required LatencyFigures UnusedLatency { get; init; }
 
+    /// <summary><see cref="RemoteLatency"/> over time.</summary>
+    public required LatencyTimelineFigures RemoteTimeline { get; init; }
+
     public required long[] PageInsBySub { get; init; }
 
     public required long[] PageOutsBySub { get; init; }

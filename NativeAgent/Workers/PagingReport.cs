@@ -36,11 +36,36 @@ internal static class PagingReport
             ZeroDrops = (ulong)figures.ZeroDrops,
             RemoteLatency = Of(figures.RemoteLatency),
             UnusedLatency = Of(figures.UnusedLatency),
+            RemoteLatencyTimeline = Of(figures.RemoteTimeline),
         };
         status.RemotePages.AddRange(figures.RemotePages.Select(pages => (ulong)pages));
         status.PageInsBySubHost.AddRange(figures.PageInsBySub.Select(pages => (ulong)pages));
         status.PageOutsBySubHost.AddRange(figures.PageOutsBySub.Select(pages => (ulong)pages));
         return status;
+    }
+
+    private static FaultLatencyTimeline Of(LatencyTimelineFigures figures)
+    {
+        var timeline = new FaultLatencyTimeline
+        {
+            ColumnSeconds = figures.ColumnSeconds,
+            BeganUnixMilliseconds = DateTimeOffset.UtcNow.AddSeconds(-figures.ElapsedSeconds).ToUnixTimeMilliseconds(),
+        };
+        foreach (long[] counts in figures.Columns)
+        {
+            var column = new FaultLatencyColumn();
+            int first = Array.FindIndex(counts, c => c != 0);
+            if (first >= 0)
+            {
+                int last = Array.FindLastIndex(counts, c => c != 0);
+                column.FirstRow = (uint)first;
+                column.Counts.AddRange(counts[first..(last + 1)].Select(c => (ulong)c));
+            }
+
+            timeline.Columns.Add(column);
+        }
+
+        return timeline;
     }
 
     private static FaultLatency Of(LatencyFigures figures) => new()

@@ -1,8 +1,17 @@
 # Dot-sourced in BeforeAll: the modules under test and the helpers that the tests of whole migrations share.
+#
+# An enclosure has room for one lab. What the files in Cmdlets share (StandingLab.ps1) goes when a file comes that makes its own.
+param([switch] $KeepStandingLab)
 
 $root = [IO.Path]::GetFullPath([IO.Path]::Combine($PSScriptRoot, '..', '..'))
 Import-Module ([IO.Path]::Combine($root, 'out', 'FCtrans.Lab', 'FCtrans.Lab.psd1'))
 Import-Module ([IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1'))
+
+if (-not $KeepStandingLab -and $global:FCtransStandingLab) {
+    $global:FCtransStandingLab = $null
+    Disconnect-KvmHost *
+    Remove-Lab
+}
 
 <# Makes a lab with the hosts named and connects to each; returns both by name. #>
 function New-ConnectedLab([string[]] $Name) {

@@ -42,6 +42,9 @@ public sealed class KvmHostConnection : IDisposable
     /// <summary>Whether the SSH connection stands at this moment.</summary>
     public bool IsConnected => _session.IsConnected;
 
+    /// <summary>Whether it was closed for good.</summary>
+    public bool IsDisposed { get; private set; }
+
     /// <summary>The host's key, as <c>SHA256:…</c>.</summary>
     public string HostKeyFingerprint => _session.HostKeyFingerprint;
 
@@ -60,8 +63,19 @@ public sealed class KvmHostConnection : IDisposable
         KvmHostConnection? connection = null;
         try
         {
-            await session.ClientAsync(cancellation).ConfigureAwait(false);
-            string path = await AgentDeployment.EnsureAsync(session, settings, package, cancellation).ConfigureAwait(false);
+            string name = settings.Name ?? settings.HostName;
+            using (HostCalls.Measurement connecting = HostCalls.Begin(name, "the SSH connection"))
+            {
+                connecting.Answered(await session.ClientAsync(cancellation).ConfigureAwait(false));
+            }
+
+            string path;
+            using (HostCalls.Measurement deploying = HostCalls.Begin(name, "having the agent there"))
+            {
+                path = deploying.Answered(
+                    await AgentDeployment.EnsureAsync(session, settings, package, cancellation).ConfigureAwait(false));
+            }
+
             connection = new KvmHostConnection(settings, session, path);
             await connection.GetHostAsync(cancellation).ConfigureAwait(false);
             return connection;
@@ -135,6 +149,7 @@ public sealed class KvmHostConnection : IDisposable
     private async IAsyncEnumerable<T> MemoryStreamAsync<T>(
         string vm, string what, Func<CallOptions, AsyncServerStreamingCall<T>> start, [EnumeratorCancellation] CancellationToken cancellation)
     {
+        using HostCalls.Measurement measurement = HostCalls.Begin(Name, what);
         using AsyncServerStreamingCall<T> call = start(new CallOptions(cancellationToken: cancellation));
         while (true)
         {
@@ -144,6 +159,8 @@ public sealed class KvmHostConnection : IDisposable
                 {
                     yield break;
                 }
+
+                measurement.Answered(true);
             }
             catch (RpcException e) when (e.StatusCode == StatusCode.Cancelled && cancellation.IsCancellationRequested)
             {
@@ -209,6 +226,7 @@ public sealed class KvmHostConnection : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        IsDisposed = true;
         _channel.Dispose();
         _session.Dispose();
     }

@@ -60,11 +60,12 @@ internal sealed class SshRpcChannel : IDisposable
         string what, Func<CallOptions, AsyncUnaryCall<T>> call, TimeSpan limit, CancellationToken cancellation,
         Func<RpcException, FCtransException?>? translate = null)
     {
+        using HostCalls.Measurement measurement = HostCalls.Begin(_host, what);
         try
         {
             using AsyncUnaryCall<T> pending = call(new CallOptions(
                 deadline: DateTime.UtcNow + limit, cancellationToken: cancellation));
-            return await pending.ResponseAsync.ConfigureAwait(false);
+            return measurement.Answered(await pending.ResponseAsync.ConfigureAwait(false));
         }
         catch (RpcException e) when (e.StatusCode == StatusCode.Cancelled && cancellation.IsCancellationRequested)
         {

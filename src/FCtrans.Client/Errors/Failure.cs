@@ -182,6 +182,11 @@ public static class Failure
         FailureKind.InvalidState,
         $"The sub-host '{host}' of '{vm}' was not removed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}", "", host, inner);
 
+    public static FCtransException ConfirmationNeeded(string host, string vm, Exception inner) => New(
+        FailureKind.InvalidState,
+        $"Giving the sub-host '{host}' up would lose memory of '{vm}' for good, and nobody can be asked here whether that is meant.",
+        "If the host is gone, say -Confirm:$false.", vm, inner);
+
     public static FCtransException MigrationEnded(string vm, string state) => New(
         FailureKind.InvalidState, $"The split migration of '{vm}' is not running: it is {state}.", "", vm);
 

@@ -1,11 +1,9 @@
 # Connecting: whom we trust, whom the host trusts, what is brought there, and what is said when it does not work.
 
 BeforeAll {
-    . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
-    $lab = New-Lab
-    $one = New-LabHost -Name one -ShmSize 256MB
-    $two = New-LabHost -Name two -ShmSize 256MB
-    $ours = @{ KeyFile = $lab.KeyPath; KnownHostsFile = $lab.KnownHostsPath }
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $one, $two = $labHost.one, $labHost.two
+    $null = Connect-StandingHost @()
 
     function New-Credential([string] $Password, [string] $User = 'root') {
         $secure = [Security.SecureString]::new()
@@ -19,11 +17,6 @@ BeforeAll {
     }
 }
 
-AfterAll {
-    Disconnect-KvmHost *
-    Remove-Lab
-}
-
 Describe 'Connect-KvmHost' {
     AfterEach {
         Disconnect-KvmHost *
@@ -31,8 +24,7 @@ Describe 'Connect-KvmHost' {
 
     It 'gives the host with its figures' {
         $kvmHost = Connect-KvmHost $one.Address @ours
-        $kvmHost | Should -BeOfType ([object])
-        $kvmHost.PSObject.TypeNames[0] | Should -Be 'FCtrans.KvmHost'
+        Assert-Output Connect-KvmHost $kvmHost
         $kvmHost.Name | Should -Be $one.Address
         $kvmHost.IsConnected | Should -BeTrue
         $kvmHost.DataAddress | Should -Be $one.Address
@@ -48,9 +40,7 @@ Describe 'Connect-KvmHost' {
             Connect-KvmHost @ours -ErrorVariable failures -ErrorAction SilentlyContinue
         @($hosts).Name -join ' ' | Should -Be "$($one.Address) $($two.Address)"
         $failures | Should -HaveCount 1
-        $failures[0].FullyQualifiedErrorId | Should -BeLike 'HostUnreachable,*'
-        $failures[0].TargetObject | Should -Be '198.18.0.250'
-        "$($failures[0].CategoryInfo.Category)" | Should -Be 'ConnectionError'
+        Assert-Failure $failures[0] HostUnreachable ConnectionError '198.18.0.250'
     }
 
     It 'puts the agent there once, and again when somebody changed it' {
@@ -65,6 +55,24 @@ Describe 'Connect-KvmHost' {
         $staged = [IO.File]::ReadAllBytes([IO.Path]::Combine($root, 'out', 'FCtrans', 'agent', 'linux-x64', 'fctrans-agent'))
         [Convert]::ToHexString([Security.Cryptography.SHA256]::HashData([IO.File]::ReadAllBytes($file))) |
             Should -Be ([Convert]::ToHexString([Security.Cryptography.SHA256]::HashData($staged)))
+    }
+
+    It 'takes the objects of a list of hosts by their properties' {
+        ([pscustomobject] @{ HostName = $one.Address; UserName = 'ignored' } | Connect-KvmHost @ours).Name | Should -Be $one.Address
+        ([pscustomobject] @{ ComputerName = $two.Address } | Connect-KvmHost @ours).Name | Should -Be $two.Address
+    }
+
+    It 'says with -Verbose what was done on which host, and how long it took' {
+        $said = @(Connect-KvmHost $one.Address @ours -Name first -Verbose 4>&1 | Where-Object { $_ -is [Management.Automation.VerboseRecord] }) -join "`n"
+        foreach ($what in 'the SSH connection', 'having the agent there', "the host's properties") { $said | Should -Match "first: ${what}: \d[\d.]* (µs|ms|s)" }
+    }
+
+    It 'ends at Ctrl+C while the host says nothing, and nothing is connected then' {
+        $silent = [Net.Sockets.TcpListener]::new([Net.IPAddress]::Loopback, 0)
+        $silent.Start()
+        try { Stop-Cmdlet (Start-Cmdlet Connect-KvmHost (@{ HostName = '127.0.0.1'; Port = $silent.LocalEndpoint.Port } + $ours)) }
+        finally { $silent.Stop() }
+        Get-KvmHost | Should -BeNullOrEmpty
     }
 
     It 'does nothing with -WhatIf' {
@@ -129,59 +137,6 @@ Describe 'Connect-KvmHost' {
     }
 }
 
-Describe 'Get-KvmHost and Disconnect-KvmHost' {
-    BeforeAll {
-        $first = Connect-KvmHost $one.Address @ours -Name first
-        $second = Connect-KvmHost $two.Address @ours -Name second
-    }
-
-    It 'finds connected hosts by name and wildcard' {
-        @(Get-KvmHost).Name -join ' ' | Should -Be 'first second'
-        (Get-KvmHost f*).Name | Should -Be 'first'
-        Get-KvmHost x* | Should -BeNullOrEmpty
-        { Get-KvmHost third -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
-    }
-
-    It 'asks for figures of now' {
-        $before = (Get-KvmHost first).RamDirectoryFreeBytes
-        $null = Invoke-OnHost $one 'head -c 32M /dev/zero >/dev/shm/ballast'
-        (Get-KvmHost first).RamDirectoryFreeBytes | Should -BeLessOrEqual ($before - 32MB)
-        $null = Invoke-OnHost $one 'rm /dev/shm/ballast'
-    }
-
-    It 'completes the names of connected hosts' {
-        $line = 'Get-KvmHost fi'
-        $completed = [Management.Automation.CommandCompletion]::CompleteInput($line, $line.Length, $null)
-        $completed.CompletionMatches.CompletionText | Should -Be 'first'
-    }
-
-    It 'goes on when the connection was cut and has come back' {
-        $null = Invoke-OnHost $two 'for p in $(pgrep sshd); do tr "\0" " " </proc/$p/cmdline | grep -q "^sshd: root" && kill -9 $p; done; true'
-        # The first call may still meet the dying connection; the next one opens another.
-        Wait-Until { (Get-KvmHost second -ErrorAction SilentlyContinue).IsConnected } 'the host answers again'
-    }
-
-    It 'disconnects by object, and what was disconnected can not be used' {
-        $gone = Get-KvmHost second
-        $gone | Disconnect-KvmHost -WhatIf
-        $gone.IsConnected | Should -BeTrue
-        $gone | Disconnect-KvmHost
-        $gone.IsConnected | Should -BeFalse
-        (Get-KvmHost).Name | Should -Be 'first'
-        { Get-KvmVm -KvmHost $gone -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
-        { Disconnect-KvmHost second -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
-    }
-
-    It 'says so when no host is connected' {
-        Disconnect-KvmHost *
-        Get-KvmHost | Should -BeNullOrEmpty
-        { Get-KvmVm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
-        { Get-VmUnusedMemory vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
-        { Get-SplitMigration -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
-        { Stop-SplitMigration vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
-    }
-}
-
 Describe 'Connect-KvmHost with an SSH configuration' {
     BeforeAll {
         $config = [IO.Path]::Combine([IO.Path]::GetTempPath(), "config-$([guid]::NewGuid().ToString('N'))")
@@ -240,7 +195,8 @@ Host far
 
 Describe 'A user who is not root' {
     BeforeAll {
-        $null = Invoke-OnHost $one ("useradd -m -s /bin/sh opsuser && mkdir -p ~opsuser/.ssh && echo 'opsuser ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/opsuser && " +
+        # The lab that stands is no root's only: a second run of this file finds the users there.
+        $null = Invoke-OnHost $one ("id opsuser >/dev/null 2>&1 && exit 0; useradd -m -s /bin/sh opsuser && mkdir -p ~opsuser/.ssh && echo 'opsuser ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/opsuser && " +
             "useradd -m -s /bin/sh nobody2 && sed -i 's/^\(opsuser\|nobody2\):!/\1:*/' /etc/shadow")
     }
 
@@ -263,85 +219,5 @@ Describe 'A user who is not root' {
 
     It 'is told when sudo refuses' {
         { Connect-KvmHost $one.Address @ours -UserName nobody2 -Sudo -ErrorAction Stop } | Should -Throw -ErrorId 'SudoRefused,*' -ExpectedMessage '*NOPASSWD*'
-    }
-}
-
-Describe 'Test-KvmHost' {
-    BeforeAll {
-        $kvmHost = Connect-KvmHost $one.Address @ours -Name first
-        $checks = @(Test-KvmHost first)
-    }
-
-    AfterAll {
-        Disconnect-KvmHost *
-    }
-
-    It 'gives an object for each check, with a remedy unless it passed' {
-        foreach ($name in 'root', 'userfaultfd', 'pagemap-scan', 'ptrace', 'ram-directory', 'qemu', 'memory', 'data-address', 'workers') {
-            @($checks | Where-Object Check -EQ $name) | Should -HaveCount 1
-        }
-
-        foreach ($check in $checks) {
-            $check.PSObject.TypeNames[0] | Should -Be 'FCtrans.KvmHostCheck'
-            $check.Result | Should -BeIn 'Passed', 'Warning', 'Failed'
-            [bool] $check.Remedy | Should -Be ($check.Result -ne 'Passed')
-            $check.HostName | Should -Be 'first'
-        }
-
-        ($checks | Where-Object Check -EQ 'data-address').Result | Should -Be 'Passed'
-    }
-
-    It 'takes hosts from the pipeline, and a part' {
-        @($kvmHost | Test-KvmHost -Part Sub).Check | Should -Not -Contain 'qemu'
-        @('first' | Test-KvmHost -Part Main).Check | Should -Contain 'qemu'
-        { Test-KvmHost nowhere -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
-    }
-
-    It 'finds an address that the host does not have' {
-        $null = Connect-KvmHost $two.Address @ours -Name second -DataAddress 198.18.7.7
-        (Test-KvmHost second | Where-Object Check -EQ 'data-address').Result | Should -Be 'Failed'
-    }
-}
-
-Describe 'Uninstall-KvmHostAgent' {
-    BeforeEach {
-        $kvmHost = Connect-KvmHost $two.Address @ours -Name second
-    }
-
-    AfterAll {
-        Disconnect-KvmHost *
-    }
-
-    It 'does nothing with -WhatIf' {
-        Uninstall-KvmHostAgent second -WhatIf
-        $kvmHost.IsConnected | Should -BeTrue
-        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
-    }
-
-    It 'leaves nothing of FCtrans on the host' {
-        $path = $two.PathOf('/var/lib/fctrans')
-        (Uninstall-KvmHostAgent second -PassThru).Name | Should -Be 'second'
-        Get-KvmHost | Should -BeNullOrEmpty
-        [IO.Directory]::Exists($path) | Should -BeFalse
-        Invoke-OnHost $two 'ls -d /run/fctrans /dev/shm/fctrans-* 2>/dev/null; true' | Should -BeNullOrEmpty
-    }
-
-    It 'brings it again with the next connection' {
-        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
-    }
-
-    It 'refuses while a VM depends on it, and says which' {
-        # A worker's directory as a running main worker has it; the process is this shell's own on that host.
-        $id = '0123456789abcdef0123456789abcdef'
-        $null = Invoke-OnHost $two "mkdir -p -m 700 /run/fctrans/$id/sub && touch /run/fctrans/$id/sub/ready"
-        $null = Invoke-OnHost $two "printf '\012\040$id\020\003\032\005bigvm' >/run/fctrans/$id/sub/spec"
-        try {
-            $failure = { Uninstall-KvmHostAgent second -ErrorAction Stop } | Should -Throw -ErrorId 'AgentInUse,*' -PassThru
-            $failure.Exception.Message | Should -BeLike "*'bigvm'*"
-            [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
-        }
-        finally {
-            $null = Invoke-OnHost $two "rm -rf /run/fctrans/$id"
-        }
     }
 }

@@ -1,0 +1,48 @@
+# Taking sub-hosts from VMs while they run. That nothing of the VM is lost or left: SplitMigration.Tests.ps1.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $split = Get-StandingSplit
+}
+
+Describe 'Remove-VmSubHost' {
+    It 'removes nothing with -WhatIf' {
+        Remove-VmSubHost paged sub2 -WhatIf
+        Remove-VmSubHost paged sub2 -Lost -WhatIf
+        (Get-VmRemotePaging paged).SubHostStates -join ' ' | Should -Be 'serving serving'
+    }
+
+    It 'loses memory only when somebody has said so' {
+        # Nobody can be asked here.
+        Assert-Failure ({ Remove-VmSubHost paged sub2 -Lost -ErrorAction Stop } | Should -Throw -PassThru) ConfirmationNeeded InvalidOperation paged
+        (Get-VmRemotePaging paged).SubHostStates -join ' ' | Should -Be 'serving serving'
+    }
+
+    It 'completes VMs and the sub-hosts that they have' {
+        Get-Completion 'Remove-VmSubHost pag' | Should -Be 'paged'
+        Get-Completion 'Remove-VmSubHost paged ' | Should -Be @('sub', 'sub2')
+        Get-Completion 'Remove-VmSubHost -VM shared -SubHost su' | Should -Not -Contain 'sub2'
+    }
+
+    It 'names what there is not' {
+        Assert-Failure ({ Remove-VmSubHost nobody sub2 -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound nobody
+        Assert-Failure ({ Remove-VmSubHost paged nowhere -ErrorAction Stop } | Should -Throw -PassThru) SubHostNotRemoved InvalidOperation paged
+    }
+
+    It 'ends at Ctrl+C while the host does not answer' {
+        Assert-StopsWhileWaiting main Remove-VmSubHost @{ VM = 'paged'; SubHost = 'nowhere' }
+    }
+
+    It 'asks nobody, as a job, and the VM goes on with the other' {
+        $job = Get-VmRemotePaging paged | Remove-VmSubHost -SubHost sub2 -AsJob
+        Assert-Output Remove-VmSubHost $job
+        $null = Wait-Job $job -Timeout 120
+        "$($job.Name): $($job.State)" | Should -Be 'Remove sub2 from paged: Completed'
+        $paging = Receive-Job $job
+        Assert-Output Remove-VmSubHost $paging
+        $paging.SubHostStates -join ' ' | Should -Be 'serving left'
+        Remove-Job $job
+        (Get-LabGuestStat -Guest $global:FCtransStandingLab.Guest.paged -FullPass).errors | Should -Be 0
+        (Get-VmRemotePaging paged).State | Should -Be 'paging'
+    }
+}

@@ -1,0 +1,92 @@
+# What is refused before anything is changed. How a migration runs, is watched and given up: StartSplitMigration.Tests.ps1 and SplitMigration.Tests.ps1.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $null = Connect-StandingHost source, one, tiny
+
+    function Get-State { foreach ($name in 'source', 'one', 'tiny') { Get-LeftOver $labHost[$name]; Invoke-OnHost $labHost[$name] 'ls /run/fctrans 2>/dev/null || true' } }
+    $before = (Get-State) -join ' '
+
+    function Assert-NothingChanged {
+        (Get-State) -join ' ' | Should -Be $before
+        (Get-KvmVm shared -KvmHost source).State | Should -Be 'running'
+    }
+}
+
+Describe 'Start-SplitMigration refuses, and changes nothing,' {
+    AfterEach {
+        Assert-NothingChanged
+    }
+
+    It 'an unknown VM' {
+        Assert-Failure ({ Start-SplitMigration -VM nobody -MainHost one -SubHost tiny -MainMemory 64MB } | Should -Throw -PassThru) VmNotFound ObjectNotFound nobody
+    }
+
+    It 'a VM whose memory is private' {
+        { Start-SplitMigration -VM private -MainHost one -SubHost tiny -MainMemory 64MB } |
+            Should -Throw -ErrorId 'VmCannotBeSplit,*' -ExpectedMessage '*share=on*'
+    }
+
+    It 'a host that is not connected' {
+        { Start-SplitMigration -VM shared -MainHost nowhere -SubHost tiny -MainMemory 64MB } |
+            Should -Throw -ErrorId 'HostNotConnected,*' -ExpectedMessage '*Connect-KvmHost*'
+    }
+
+    It 'a main host without room' {
+        { Start-SplitMigration -VM shared -MainHost tiny -SubHost one -MainMemory 50% } | Should -Throw -ErrorId 'MainHostTooSmall,*'
+    }
+
+    It 'sub-hosts without room' {
+        $null = Invoke-OnHost $labHost.tiny 'head -c 31M /dev/zero >/dev/shm/ballast'
+        try {
+            { Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory 16MB } | Should -Throw -ErrorId 'SubHostsTooSmall,*'
+        }
+        finally {
+            $null = Invoke-OnHost $labHost.tiny 'rm -f /dev/shm/ballast'
+        }
+    }
+
+    It 'the source as main host, and a host named twice' {
+        { Start-SplitMigration -VM shared -MainHost source -SubHost one -MainMemory 64MB } | Should -Throw -ErrorId 'MainHostIsSource,*'
+        { Start-SplitMigration -VM shared -MainHost one -SubHost tiny, tiny -MainMemory 64MB } | Should -Throw -ErrorId 'HostNamedTwice,*'
+        { Start-SplitMigration -VM shared -MainHost one -SubHost one -MainMemory 64MB } | Should -Throw -ErrorId 'HostNamedTwice,*'
+    }
+
+    It 'a main memory of <Text>' -ForEach @(
+        @{ Text = 'much' }, @{ Text = '0' }, @{ Text = '-1GB' }, @{ Text = '101%' }, @{ Text = '1MB' }, @{ Text = '1e30' }
+    ) {
+        { Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory $Text } | Should -Throw -ErrorId 'MainMemoryInvalid,*'
+    }
+
+    It 'a sub-host that can not be reached any more' {
+        Set-LabLink -LabHost $labHost.tiny -Cut
+        try {
+            { Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory 64MB } |
+                Should -Throw -ExpectedMessage "*tiny*"
+        }
+        finally {
+            Set-LabLink -LabHost $labHost.tiny -Restore
+        }
+    }
+
+    It 'when it is stopped while a host does not answer' {
+        Assert-StopsWhileWaiting tiny Start-SplitMigration @{ VM = 'shared'; MainHost = 'one'; SubHost = 'tiny'; MainMemory = '25%' }
+    }
+}
+
+Describe 'Start-SplitMigration' {
+    It 'only says what it would do with -WhatIf, by VM, name, and from the pipeline' {
+        # tiny has no room for more.
+        $where = @{ MainHost = 'one'; SubHost = @{ KvmHost = 'tiny'; Memory = 16MB }; MainMemory = '95%'; WhatIf = $true }
+        Start-SplitMigration shared @where | Should -BeNullOrEmpty
+        Get-KvmVm shared | Start-SplitMigration @where | Should -BeNullOrEmpty
+        Assert-NothingChanged
+    }
+
+    It 'completes VMs, hosts and modes' {
+        Get-Completion 'Start-SplitMigration sh' | Should -Be 'shared'
+        Get-Completion 'Start-SplitMigration shared -MainHost o' | Should -Be 'one'
+        Get-Completion 'Start-SplitMigration shared -SubHost t' | Should -Be 'tiny'
+        Get-Completion 'Start-SplitMigration -Mode P' | Should -Be @('PreCopy', 'PostCopy')
+    }
+}

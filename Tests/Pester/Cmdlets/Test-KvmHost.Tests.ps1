@@ -1,0 +1,54 @@
+# What is checked on a host, and what is said to do about it.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $one, $two = $labHost.one, $labHost.two
+    $null = Connect-StandingHost @()
+
+}
+
+Describe 'Test-KvmHost' {
+    BeforeAll {
+        $kvmHost = Connect-KvmHost $one.Address @ours -Name first
+        $checks = @(Test-KvmHost first)
+    }
+
+    AfterAll {
+        Disconnect-KvmHost *
+    }
+
+    It 'gives an object for each check, with a remedy unless it passed' {
+        foreach ($name in 'root', 'userfaultfd', 'pagemap-scan', 'ptrace', 'ram-directory', 'qemu', 'memory', 'data-address', 'workers') {
+            @($checks | Where-Object Check -EQ $name) | Should -HaveCount 1
+        }
+
+        Assert-Output Test-KvmHost $checks
+        foreach ($check in $checks) {
+            $check.Result | Should -BeIn 'Passed', 'Warning', 'Failed'
+            [bool] $check.Remedy | Should -Be ($check.Result -ne 'Passed')
+            $check.HostName | Should -Be 'first'
+        }
+
+        ($checks | Where-Object Check -EQ 'data-address').Result | Should -Be 'Passed'
+    }
+
+    It 'takes hosts from the pipeline, and a part' {
+        @($kvmHost | Test-KvmHost -Part Sub).Check | Should -Not -Contain 'qemu'
+        @('first' | Test-KvmHost -Part Main).Check | Should -Contain 'qemu'
+        Assert-Failure ({ Test-KvmHost nowhere -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound nowhere
+    }
+
+    It 'finds an address that the host does not have' {
+        $null = Connect-KvmHost $two.Address @ours -Name second -DataAddress 198.18.7.7
+        (Test-KvmHost second | Where-Object Check -EQ 'data-address').Result | Should -Be 'Failed'
+    }
+
+    It 'completes hosts and parts' {
+        Get-Completion 'Test-KvmHost f' | Should -Be 'first'
+        Get-Completion 'Test-KvmHost -Part ' | Should -Be @('Main', 'Source', 'Sub')
+    }
+
+    It 'ends at Ctrl+C while a host does not answer' {
+        Assert-StopsWhileWaiting -SilentHost one -KnownAs first Test-KvmHost @{ KvmHost = 'first' }
+    }
+}

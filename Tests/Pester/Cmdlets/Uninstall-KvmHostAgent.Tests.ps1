@@ -1,0 +1,64 @@
+# Nothing of FCtrans is left on a host, unless a VM needs it there.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $two = $labHost.two
+    $null = Connect-StandingHost @()
+
+}
+
+Describe 'Uninstall-KvmHostAgent' {
+    BeforeEach {
+        $kvmHost = Connect-KvmHost $two.Address @ours -Name second
+    }
+
+    AfterAll {
+        Disconnect-KvmHost *
+    }
+
+    It 'does nothing with -WhatIf' {
+        Uninstall-KvmHostAgent second -WhatIf
+        $kvmHost.IsConnected | Should -BeTrue
+        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+    }
+
+    It 'leaves nothing of FCtrans on the host' {
+        $path = $two.PathOf('/var/lib/fctrans')
+        $gone = Get-KvmHost second | Uninstall-KvmHostAgent -PassThru
+        Assert-Output Uninstall-KvmHostAgent $gone
+        $gone.Name | Should -Be 'second'
+        Get-KvmHost | Should -BeNullOrEmpty
+        [IO.Directory]::Exists($path) | Should -BeFalse
+        Invoke-OnHost $two 'ls -d /run/fctrans /dev/shm/fctrans-* 2>/dev/null; true' | Should -BeNullOrEmpty
+    }
+
+    It 'brings it again with the next connection' {
+        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+    }
+
+    It 'refuses while a VM depends on it, and says which' {
+        # A worker's directory as a running main worker has it; the process is this shell's own on that host.
+        $id = '0123456789abcdef0123456789abcdef'
+        $null = Invoke-OnHost $two "mkdir -p -m 700 /run/fctrans/$id/sub && touch /run/fctrans/$id/sub/ready"
+        $null = Invoke-OnHost $two "printf '\012\040$id\020\003\032\005bigvm' >/run/fctrans/$id/sub/spec"
+        try {
+            $failure = { Uninstall-KvmHostAgent second -ErrorAction Stop } | Should -Throw -PassThru
+            Assert-Failure $failure AgentInUse InvalidOperation second
+            $failure.Exception.Message | Should -BeLike "*'bigvm'*"
+            [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+        }
+        finally {
+            $null = Invoke-OnHost $two "rm -rf /run/fctrans/$id"
+        }
+    }
+
+    It 'completes names of connected hosts, and names one that is not connected' {
+        Get-Completion 'Uninstall-KvmHostAgent -KvmHost ' | Should -Be 'second'
+        Assert-Failure ({ Uninstall-KvmHostAgent third -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound third
+    }
+
+    It 'ends at Ctrl+C while the host does not answer, and removes nothing' {
+        Assert-StopsWhileWaiting -SilentHost two -KnownAs second Uninstall-KvmHostAgent @{ KvmHost = 'second' }
+        [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+    }
+}

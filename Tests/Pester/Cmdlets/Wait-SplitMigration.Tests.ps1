@@ -1,0 +1,28 @@
+# Waiting for the end of a migration. One that runs is waited for in StartSplitMigration.Tests.ps1.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $split = Get-StandingSplit
+}
+
+Describe 'Wait-SplitMigration' {
+    It 'gives at once how one has ended, by whatever it is named' {
+        foreach ($ended in (Wait-SplitMigration paged), (Wait-SplitMigration -SplitId $split.SplitId), ($split | Wait-SplitMigration), (Get-KvmVm paged | Wait-SplitMigration), ('paged' | Wait-SplitMigration)) {
+            Assert-Output Wait-SplitMigration $ended
+            "$($ended.SplitId) $($ended.State)" | Should -Be "$($split.SplitId) Completed"
+        }
+    }
+
+    It 'names what there is not' {
+        Assert-Failure ({ Wait-SplitMigration shared -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared
+    }
+
+    It 'completes VMs and ids' {
+        Get-Completion 'Wait-SplitMigration pag' | Should -Be 'paged'
+        Get-Completion 'Wait-SplitMigration -SplitId ' | Should -Be $split.SplitId
+    }
+
+    It 'ends at Ctrl+C while a host does not answer' {
+        Assert-StopsWhileWaiting sub Wait-SplitMigration @{ VM = 'paged' }
+    }
+}
