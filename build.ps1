@@ -75,6 +75,7 @@ $packagesToBuild = [ordered] @{
 }
 $packagesToRun = [ordered] @{
     'binutils'         = 'assembles the bare guest'
+    'chromium'         = 'looks at the reports in the tests'
     'busybox-static'   = "the lab guest's user space"
     'cpio'             = "packs the lab guest's initramfs"
     'iproute2'         = "the lab's network"
@@ -358,11 +359,11 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
 
 <#
 The Pester files in two lanes: those of migrations that go wrong, which mostly wait for hosts, run beside all others. Each lane has a lab
-enclosure of its own, so they know nothing of each other.
+enclosure of its own, so they know nothing of each other. Those of the single cmdlets come first: they share a lab that stands for all.
 #>
 function Invoke-PesterSuite([string] $Results) {
     $aside = 'SplitMigrationFailures.Tests.ps1', 'StartSplitMigration.Tests.ps1'
-    $files = @([IO.Directory]::GetFiles((Get-Path Tests Pester), '*.Tests.ps1'))
+    $files = @([IO.Directory]::GetFiles((Get-Path Tests Pester), '*.Tests.ps1', 'AllDirectories'))
     $beside = @($files | Where-Object { [IO.Path]::GetFileName($_) -in $aside })
     $lane = Start-PesterLane 'Pester.beside' $Results $beside
     $program, $arguments = Get-PesterCommand 'Pester' $Results @($files | Where-Object { $_ -notin $beside })

@@ -68,7 +68,7 @@ internal sealed class HtmlReport
         Tile("took", Display.Seconds(_migration.TotalSeconds));
         Tile("stood still", $"{_migration.DowntimeMilliseconds.ToString("0", CultureInfo.InvariantCulture)} ms");
         Tile("sent", Display.Bytes(_migration.BytesSent));
-        Tile("of the guest's", Display.Bytes(_migration.GuestMemoryBytes));
+        Tile("the guest's memory", Display.Bytes(_migration.GuestMemoryBytes));
         Tile("unused, never sent", Display.Bytes(_migration.UnusedBytesSkipped));
         _html.Append("</section>\n");
     }
@@ -84,11 +84,11 @@ internal sealed class HtmlReport
         }
 
         const int row = 26;
-        _html.Append("<section><h2>Time line</h2><p>Each round sends what is used and has changed; its width is its time.</p>\n");
+        _html.Append("<section><h2>Time line</h2><p>Each round sends what is used and has changed; its width is its time. What is left after the last comes from the source once the VM runs on its new host.</p>\n");
         double whole = Math.Max(_migration.Rounds.Sum(r => r.Seconds), 1e-9);
         ulong most = Math.Max(1, _migration.Rounds.Max(r => Math.Max(r.BytesSent, r.DirtyPages * 4096)));
         int height = 2 * row * 4;
-        _html.Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 0 {ChartWidth} {height + 20}\" role=\"img\" aria-label=\"Bytes sent and changed in each round\">\n");
+        _html.Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 0 {ChartWidth} {height + 26}\" role=\"img\" aria-label=\"Bytes sent and changed in each round\">\n");
         double x = 0;
         foreach (SplitMigrationRound round in _migration.Rounds)
         {
@@ -105,16 +105,18 @@ internal sealed class HtmlReport
         }
 
         _html.Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"0\" x2=\"{ChartWidth}\" y1=\"{height}\" y2=\"{height}\"/>")
-            .Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{height + 15}\">0</text><text class=\"end\" x=\"{ChartWidth}\" y=\"{height + 15}\">{Text(Display.Seconds(whole))}</text></svg>\n")
+            .Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{height + 20}\">0</text><text class=\"end\" x=\"{ChartWidth}\" y=\"{height + 20}\">{Text(Display.Seconds(whole))}</text></svg>\n")
             .Append("<p class=\"key\"><i class=\"sent\"></i> sent <i class=\"dirty\"></i> changed by the guest before it</p>\n");
-        _html.Append("<div class=\"scroll\"><table><thead><tr><th>round</th><th>time</th><th>sent</th><th>changed</th><th>changed a second</th><th>unused</th></tr></thead><tbody>\n");
+        _html.Append("<div class=\"scroll\"><table><thead><tr><th>round</th><th>time</th><th>sent</th><th>changed</th><th>changed a second</th><th>left after it</th><th>unused</th></tr></thead><tbody>\n");
         SplitMigrationRound? before = null;
-        foreach (SplitMigrationRound round in _migration.Rounds)
+        for (int i = 0; i < _migration.Rounds.Count; i++)
         {
+            SplitMigrationRound round = _migration.Rounds[i];
             // What a round finds changed was written while the round before it was sent.
+            double left = i + 1 < _migration.Rounds.Count ? _migration.Rounds[i + 1].DirtyPages * 4096.0 : _migration.RemainingBytes + (double)_migration.LeftBytesAtSwitchOver;
             string rate = before is { Seconds: > 0 } ? Display.Bytes(round.DirtyPages * 4096.0 / before.Seconds) + "/s" : "";
             _html.Append(CultureInfo.InvariantCulture, $"<tr><td>{round.Round}</td><td>{Text(Display.Seconds(round.Seconds))}</td><td>{Text(Display.Bytes(round.BytesSent))}</td>")
-                .Append(CultureInfo.InvariantCulture, $"<td>{Text(Display.Bytes(round.DirtyPages * 4096.0))}</td><td>{Text(rate)}</td><td>{Text(Display.Bytes(round.UnusedPages * 4096.0))}</td></tr>\n");
+                .Append(CultureInfo.InvariantCulture, $"<td>{Text(Display.Bytes(round.DirtyPages * 4096.0))}</td><td>{Text(rate)}</td><td>{Text(Display.Bytes(left))}</td><td>{Text(Display.Bytes(round.UnusedPages * 4096.0))}</td></tr>\n");
             before = round;
         }
 
@@ -198,7 +200,7 @@ internal sealed class HtmlReport
             ("99.9 %", figures.P999Microseconds), ("all", figures.MaxMicroseconds),
         ];
         const int row = 24;
-        const int left = 70;
+        const int left = 84;
         const double decades = 7;
         _html.Append(CultureInfo.InvariantCulture, $"<p>{Text(label)}: {figures.Count.ToString("N0", CultureInfo.InvariantCulture)} times</p>")
             .Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 0 {ChartWidth} {(row * marks.Length) + 4}\" role=\"img\" aria-label=\"{Text(label)}\">");

@@ -23,6 +23,7 @@ internal static class HtmlReportStyle
         i.sub1{background:var(--sub1)}i.sub2{background:var(--sub2)}i.sub3{background:var(--sub3)}i.free{background:var(--free)}i.never{background:var(--never)}i.lost{background:var(--lost)}
         .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}th,td{text-align:right;padding:3px 8px;border-bottom:1px solid var(--line)}
         tbody th{text-align:left;font-weight:400;color:var(--soft)}td{overflow-wrap:anywhere}thead th{color:var(--soft);font-weight:400}details{margin:8px 0}summary{cursor:pointer}
+        @media (max-width:600px){svg text{font-size:22px}}
         @media print{:root{color-scheme:light}body{font-size:11pt}section{break-inside:avoid}main{max-width:none;padding:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
         """;
 }

@@ -12,8 +12,8 @@ namespace FCtrans.Commands;
 internal static class LatencyTimelineChart
 {
     private const int RowHeight = 10;
-    private const int Left = 70;
-    private const int Foot = 20;
+    private const int Left = 84;
+    private const int Foot = 26;
 
     /// <summary>The picture, or nothing when there was no fault.</summary>
     public static string Draw(IReadOnlyList<FaultLatencyInterval> timeline, int width)
@@ -37,7 +37,7 @@ internal static class LatencyTimelineChart
         foreach ((int row, string label) in Marks(lowest, rows))
         {
             int y = height - ((row - lowest) * RowHeight);
-            svg.Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"{Left}\" x2=\"{width}\" y1=\"{y}\" y2=\"{y}\"/><text x=\"0\" y=\"{y + 4}\">{label}</text>");
+            svg.Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"{Left}\" x2=\"{width}\" y1=\"{y}\" y2=\"{y}\"/><text x=\"0\" y=\"{y + 5}\">{label}</text>");
         }
 
         foreach ((int column, int row, double from, double to, ulong count) in cells)
@@ -50,8 +50,8 @@ internal static class LatencyTimelineChart
                 .Append(CultureInfo.InvariantCulture, $"width=\"{Math.Max(1, columnWidth - 0.5):0.##}\" height=\"{RowHeight - 1}\"><title>{WebUtility.HtmlEncode(about)}</title></rect>\n");
         }
 
-        svg.Append(CultureInfo.InvariantCulture, $"<text x=\"{Left}\" y=\"{height + 15}\">{timeline[0].Time:HH:mm:ss}</text>")
-            .Append(CultureInfo.InvariantCulture, $"<text class=\"end\" x=\"{width}\" y=\"{height + 15}\">{timeline[^1].Time.AddSeconds(timeline[^1].Seconds):HH:mm:ss}</text></svg>\n")
+        svg.Append(CultureInfo.InvariantCulture, $"<text x=\"{Left}\" y=\"{height + 20}\">{timeline[0].Time:HH:mm:ss}</text>")
+            .Append(CultureInfo.InvariantCulture, $"<text class=\"end\" x=\"{width}\" y=\"{height + 20}\">{timeline[^1].Time.AddSeconds(timeline[^1].Seconds):HH:mm:ss}</text></svg>\n")
             .Append(CultureInfo.InvariantCulture, $"<p class=\"key\">each column {WebUtility.HtmlEncode(Display.Seconds(timeline[0].Seconds))}; the stronger the colour, the more faults</p>\n");
         return svg.ToString();
     }

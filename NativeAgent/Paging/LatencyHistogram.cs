@@ -36,9 +36,11 @@ internal sealed class LatencyHistogram
     public LatencyFigures Read()
     {
         var copy = _histogram.Copy();
+        double max = Volatile.Read(ref _max) / 1000.0;
         return copy.TotalCount == 0 ? default : new(
-            copy.TotalCount, At(50), At(90), At(99), At(99.9), Volatile.Read(ref _max) / 1000.0);
+            copy.TotalCount, At(50), At(90), At(99), At(99.9), max);
 
-        double At(double percentile) => copy.GetValueAtPercentile(percentile) / 1000.0;
+        // The histogram gives the end of the step that a value is in, which may lie beyond all that there was.
+        double At(double percentile) => Math.Min(copy.GetValueAtPercentile(percentile) / 1000.0, max);
     }
 }

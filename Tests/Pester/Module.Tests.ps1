@@ -1,10 +1,8 @@
-# The module as PowerShell sees it: what it exports, that its packages stay apart, and that it can be imported again.
+# The module as PowerShell sees it: what it exports, that its packages stay apart, that it can be imported again, and what all cmdlets
+# keep to.
 
-BeforeAll {
-    $root = [IO.Path]::GetFullPath([IO.Path]::Combine($PSScriptRoot, '..', '..'))
-    $manifest = [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')
-    Import-Module $manifest
-    $expected = @(
+BeforeDiscovery {
+    $cmdlets = @(
         'Connect-KvmHost'
         'Disconnect-KvmHost'
         'Export-SplitMigrationReport'
@@ -28,11 +26,47 @@ BeforeAll {
     )
 }
 
+BeforeAll {
+    $root = [IO.Path]::GetFullPath([IO.Path]::Combine($PSScriptRoot, '..', '..'))
+    $manifest = [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')
+    Import-Module $manifest
+    $expected = @((& ([scriptblock]::Create([IO.File]::ReadAllText($manifest)))).CmdletsToExport)
+    $assembly = (Get-Command Connect-KvmHost).ImplementingType.Assembly
+
+    # Views by type: the kinds of control that it has.
+    $views = @{}
+    $scripts = @{}
+    $properties = @{}
+    foreach ($path in [IO.Directory]::GetFiles([IO.Path]::Combine($root, 'out', 'FCtrans'), '*.Format.ps1xml')) {
+        $document = [Xml.XmlDocument]::new()
+        $document.Load($path)
+        foreach ($view in $document.SelectNodes('//View')) {
+            foreach ($type in $view.SelectNodes('ViewSelectedBy/TypeName')) {
+                $name = $type.InnerText
+                $views[$name] = @($views[$name]) + @($view.SelectNodes('*').Name | Where-Object { $_ -like '*Control' })
+                $scripts[$name] = @($scripts[$name] | Where-Object { $_ }) + @($view.SelectNodes('.//ScriptBlock') | ForEach-Object { $_.InnerText })
+                $properties[$name] = @($properties[$name] | Where-Object { $_ }) + @($view.SelectNodes('.//PropertyName') | ForEach-Object { $_.InnerText })
+            }
+        }
+    }
+
+    <# Runs a script in a PowerShell of its own; what it printed. #>
+    function Invoke-Apart([string] $Script) {
+        $said = @(& ([Environment]::ProcessPath) -NoProfile -NonInteractive -Command $Script 2>&1)
+        if ($LASTEXITCODE -ne 0) { throw "It failed: $($said -join "`n")" }
+        $said -join "`n"
+    }
+}
+
 Describe 'The module' {
     It 'exports its cmdlets and nothing else' {
         $module = Get-Module FCtrans
         @($module.ExportedCmdlets.Keys) -join ' ' | Should -Be ($expected -join ' ')
         @($module.ExportedFunctions.Keys) + @($module.ExportedAliases.Keys) + @($module.ExportedVariables.Keys) | Should -HaveCount 0
+    }
+
+    It 'has a manifest that holds' {
+        (Test-ModuleManifest $manifest).Version | Should -Be ([version] $assembly.GetName().Version.ToString(3))
     }
 
     It 'can be imported again' {
@@ -44,20 +78,99 @@ Describe 'The module' {
         $default = [Runtime.Loader.AssemblyLoadContext]::Default.Assemblies
         $shared = @($default | ForEach-Object { $_.GetName().Name } | Where-Object { $_ -in 'Renci.SshNet', 'Google.Protobuf', 'Grpc.Net.Client', 'FCtrans.Client', 'FCtrans.Cmdlets' })
         $shared | Should -HaveCount 0
-        $context = [Runtime.Loader.AssemblyLoadContext]::GetLoadContext((Get-Command Connect-KvmHost).ImplementingType.Assembly)
+        $context = [Runtime.Loader.AssemblyLoadContext]::GetLoadContext($assembly)
         $context.Name | Should -Be 'FCtrans'
     }
 
-    It 'supports -WhatIf in <_>' -ForEach @('Connect-KvmHost', 'Disconnect-KvmHost', 'Start-SplitMigration', 'Stop-SplitMigration', 'Uninstall-KvmHostAgent') {
-        (Get-Command $_).Parameters.ContainsKey('WhatIf') | Should -BeTrue
+    It 'works beside a module that brings other versions of its packages, whichever comes first' {
+        $other = [IO.Path]::Combine($root, 'Tests', 'OtherPackages', 'bin', 'Release', 'net8.0', 'FCtrans.OtherPackages.dll')
+        # Nobody listens there: the SSH package has to load, to try and to say so. And a message of the agent's is made.
+        $ours = @'
+$password = [securestring]::new()
+$password.AppendChar('x')
+try { Connect-KvmHost 127.0.0.1 -Port 1 -SshConfigFile none -Credential ([pscredential]::new('x', $password)) -ErrorAction Stop } catch { $_.FullyQualifiedErrorId }
+$context = [Runtime.Loader.AssemblyLoadContext]::GetLoadContext((Get-Command Connect-KvmHost).ImplementingType.Assembly)
+$message = [Activator]::CreateInstance($context.LoadFromAssemblyName([Reflection.AssemblyName]::new('FCtrans.Contracts')).GetType('FCtrans.Contracts.HostInfo'))
+$message.HostName = 'kvm1'
+"$message $(@($context.Assemblies | ForEach-Object { $_.GetName() } | Where-Object Name -EQ 'Google.Protobuf').Version)"
+'@
+        $versions = '@(Get-OtherPackage | ForEach-Object { "$($_.Name) $($_.Version)" }) -join ", "'
+        foreach ($script in "Import-Module '$other'; $versions; Import-Module '$manifest'; $ours", "Import-Module '$manifest'; $ours; Import-Module '$other'; $versions; $ours") {
+            $said = Invoke-Apart $script
+            $said | Should -Match 'Google\.Protobuf 3\.21\.9\.0, Renci\.SshNet 2016\.1\.0\.0'
+            $said | Should -Match '(?m)^\{ "hostName": "kvm1" \} (?!3\.21\.)\d+'
+            $said | Should -Match '(?m)^HostUnreachable,FCtrans\.Commands\.ConnectKvmHostCommand$'
+        }
+    }
+}
+
+Describe '<_>' -ForEach $cmdlets {
+    BeforeAll {
+        $name = $_
+        $command = Get-Command $name
+        $attribute = $command.ImplementingType.GetCustomAttributes([Management.Automation.CmdletAttribute], $false)[0]
     }
 
-    It 'takes host, VM and memory by the same names everywhere' {
-        foreach ($name in $expected) {
-            foreach ($parameter in (Get-Command $name).Parameters.Values) {
-                switch ($parameter.ParameterType.GetElementType() ?? $parameter.ParameterType) {
-                    { $_.FullName -eq 'FCtrans.Commands.VmReference' } { $parameter.Name | Should -Be 'VM' }
-                    { $_.FullName -eq 'FCtrans.Commands.KvmHostReference' } { $parameter.Name | Should -BeIn 'KvmHost', 'MainHost', 'SubHost' }
+    It 'is among those that are exported, and has a test file of its own' {
+        $expected | Should -Contain $name
+        [IO.File]::Exists([IO.Path]::Combine($PSScriptRoot, 'Cmdlets', "$name.Tests.ps1")) | Should -BeTrue
+    }
+
+    It 'supports -WhatIf and -Confirm if it changes something, and asks nobody without -Confirm' {
+        $command.Parameters.ContainsKey('WhatIf') | Should -Be ($command.Verb -notin 'Get', 'Show', 'Test', 'Wait', 'Watch')
+        # High would ask by itself.
+        [int] $attribute.ConfirmImpact | Should -BeLessThan ([int] [Management.Automation.ConfirmImpact]::High)
+    }
+
+    It 'says what it gives, and that has a table and a list' {
+        @($command.OutputType).Count | Should -BeGreaterThan 0
+        foreach ($type in @($command.OutputType.Type | Where-Object { $_.FullName -like 'FCtrans.*' -and -not $_.IsSubclassOf([Management.Automation.Job]) })) {
+            $views[$type.FullName] | Should -Contain 'TableControl'
+            $views[$type.FullName] | Should -Contain 'ListControl'
+        }
+    }
+
+    It 'takes hosts, VMs and memory by the same names as all, completes and documents wildcards' {
+        foreach ($parameter in $command.Parameters.Values) {
+            $type = ($parameter.ParameterType.GetElementType() ?? $parameter.ParameterType).FullName
+            $completer = @($parameter.Attributes | Where-Object { $_ -is [Management.Automation.ArgumentCompleterAttribute] })
+            switch ($type) {
+                'FCtrans.Commands.VmReference' { $parameter.Name | Should -Be 'VM'; $parameter.Aliases | Should -Contain 'Name'; $completer | Should -HaveCount 1 }
+                'FCtrans.Commands.KvmHostReference' { $parameter.Name | Should -BeIn 'KvmHost', 'MainHost', 'SubHost'; $completer | Should -HaveCount 1 }
+                'FCtrans.Commands.MemorySize' { $parameter.Name | Should -Be 'MainMemory' }
+            }
+
+            switch ($parameter.Name) {
+                'Timeout' { $parameter.ParameterType.ToString() | Should -Match 'TimeSpan' }
+                'Interval' { $parameter.ParameterType.ToString() | Should -Be 'System.Double' }
+                'Continuous' { $parameter.ParameterType.ToString() | Should -Be 'System.Management.Automation.SwitchParameter' }
+                'SplitId' { $completer | Should -HaveCount 1 }
+            }
+        }
+    }
+}
+
+Describe 'The result types' {
+    It 'all have a table and a list' {
+        foreach ($type in $assembly.GetExportedTypes()) {
+            if ($type.Namespace -ne 'FCtrans' -or $type.IsEnum) { continue }
+            if ($views[$type.FullName] -notcontains 'TableControl' -or $views[$type.FullName] -notcontains 'ListControl') { throw "$($type.FullName) has not both." }
+        }
+    }
+
+    It 'have what their views show' {
+        foreach ($name in $views.Keys) {
+            $type = $assembly.GetType($name, $true)
+            foreach ($property in $properties[$name]) {
+                if (-not $type.GetProperty($property)) { throw "A view shows $name.$property, which there is not." }
+            }
+
+            foreach ($script in $scripts[$name]) {
+                $failures = $null
+                $ast = [Management.Automation.Language.Parser]::ParseInput($script, [ref] $null, [ref] $failures)
+                @($failures) | Should -HaveCount 0
+                foreach ($member in $ast.FindAll({ $args[0] -is [Management.Automation.Language.MemberExpressionAst] -and $args[0].Expression -is [Management.Automation.Language.VariableExpressionAst] -and $args[0].Expression.VariablePath.UserPath -eq '_' }, $false)) {
+                    if (-not $type.GetProperty("$($member.Member)")) { throw "A view shows $name.$($member.Member), which there is not: $script" }
                 }
             }
         }

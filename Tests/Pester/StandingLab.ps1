@@ -48,9 +48,11 @@ function Get-StandingSplit {
     $standing.Split
 }
 
-<# What Tab would offer at the end of the line. #>
+<# What Tab would offer at the end of the line, sorted. #>
 function Get-Completion([string] $Line) {
-    @([Management.Automation.CommandCompletion]::CompleteInput($Line, $Line.Length, $null).CompletionMatches.ListItemText)
+    $texts = [string[]] @([Management.Automation.CommandCompletion]::CompleteInput($Line, $Line.Length, $null).CompletionMatches.ListItemText)
+    [Array]::Sort($texts, [StringComparer]::Ordinal)
+    $texts
 }
 
 <# Each object is of a type that the cmdlet says it gives, has a table and a list, and every figure of them can be shown. #>

@@ -174,7 +174,8 @@ public sealed class SplitMigrationForecast
             }
             catch (FCtransException e)
             {
-                _checks.Add(new SplitMigrationCheck(Request.Source.Name, "unused-memory", false, e.Message, e.Remedy));
+                string remedy = e.Remedy.Length > 0 ? e.Remedy : "-TrackUnused:$false moves the VM without knowing this, with all of its memory.";
+                _checks.Add(new SplitMigrationCheck(Request.Source.Name, "unused-memory", false, e.Message, remedy));
             }
         }
         else
