@@ -36,6 +36,9 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     /// <summary>16 MiB: the sub-hosts confirm a whole batch, and who wants a page of it waits for that.</summary>
     public long BatchPages => 4096;
 
+    /// <summary>A free block can be larger than a batch; the sub-hosts are asked once for each.</summary>
+    public long PiecePages => long.MaxValue;
+
     /// <summary>No more waiting for sub-hosts that are away. From any thread.</summary>
     public void Stop() => _stop = true;
 

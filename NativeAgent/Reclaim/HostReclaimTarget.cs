@@ -13,9 +13,6 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IWriteProtection, IDis
 {
     private const int MessagesAtOnce = 64;
 
-    /// <summary>Dropped at once, in pages: whoever takes a page of a large block meanwhile waits for no more than 4 MiB.</summary>
-    private const long PiecePages = 1024;
-
     private readonly GuestRam _ram;
     private readonly Userfaultfd _userfaultfd;
 
@@ -33,8 +30,13 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IWriteProtection, IDis
         _userfaultfd = userfaultfd;
     }
 
-    /// <summary>128 MiB: the question to QEMU costs as much as giving some MiB back, so that it is asked for many at once.</summary>
-    public long BatchPages => 32768;
+    /// <summary>64 MiB: the question to QEMU takes as long as giving some MiB back.</summary>
+    public long BatchPages => 16384;
+
+    /// <summary>4 MiB, a millisecond's work.</summary>
+    public long PiecePages => 1024;
+
+    public bool DropsWhileAsking => true;
 
     /// <summary>The pages that need no reclaim; the one that the scan uses. Set before a scan begins.</summary>
     public NeverTouchedSet? NeverTouched { get; set; }
@@ -115,13 +117,16 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IWriteProtection, IDis
 
     public long Drop(PageRange pages)
     {
-        long dropped = 0;
-        for (long first = pages.First; first < pages.End; first += PiecePages)
+        long count = Count(pages);
+        var block = _ram.BlockOf(pages.First);
+        bool done = SparseFile.PunchHole(block.File, (pages.First - block.FirstPage) << PageIndex.PageShift, pages.Bytes) == 0;
+        if (done)
         {
-            dropped += DropPiece(new(first, Math.Min(PiecePages, pages.End - first)));
+            NeverTouched!.Pages.Fill(pages, true);
         }
 
-        return dropped;
+        Protect(pages, false);
+        return done ? count : 0;
     }
 
     public void LetGo(PageRange pages) => Protect(pages, false);
@@ -149,20 +154,6 @@ internal sealed class HostReclaimTarget : IReclaimTarget, IWriteProtection, IDis
         _watch?.Dispose();
         _frozen?.Dispose();
         _userfaultfd.Dispose();
-    }
-
-    private long DropPiece(PageRange pages)
-    {
-        long count = Count(pages);
-        var block = _ram.BlockOf(pages.First);
-        bool done = SparseFile.PunchHole(block.File, (pages.First - block.FirstPage) << PageIndex.PageShift, pages.Bytes) == 0;
-        if (done)
-        {
-            NeverTouched!.Pages.Fill(pages, true);
-        }
-
-        Protect(pages, false);
-        return done ? count : 0;
     }
 
     /// <summary>Freezes pages, or thaws them and wakes who waits.</summary>

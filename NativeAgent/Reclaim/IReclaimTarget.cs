@@ -11,6 +11,12 @@ internal interface IReclaimTarget
     /// <summary>At most this many pages are held at once, but for one block that is larger.</summary>
     long BatchPages { get; }
 
+    /// <summary>At most this many pages are dropped by one <see cref="Drop"/>.</summary>
+    long PiecePages { get; }
+
+    /// <summary>Whether a batch may stay held until the next one is frozen, so that it is dropped while the next one's question is under way.</summary>
+    bool DropsWhileAsking => false;
+
     /// <summary>Pages that went and that only a sub-host had, in all.</summary>
     long RemoteDropped => 0;
 

@@ -23,6 +23,8 @@ internal sealed class ProcessorCheck : IDisposable
     private volatile bool _runs;
     private volatile bool _stop;
     private bool _late;
+    private long _askedAt;
+    private long _answeredAt;
 
     /// <param name="ask">Asks QEMU's monitor; nobody else may use that monitor meanwhile.</param>
     /// <param name="limitMilliseconds">How long an answer may take; by default some times what it usually takes, at most 60 ms.</param>
@@ -34,16 +36,28 @@ internal sealed class ProcessorCheck : IDisposable
         _thread.Start();
     }
 
-    /// <summary>Whether it is certain that the guest ran <paramref name="kernel"/> after this was called. After false call <see cref="Settle"/> when nothing is frozen any more.</summary>
-    public bool Confirm(GuestKernel kernel)
+    /// <summary>Whether the answer to the question that was begun is there: <see cref="End"/> does not wait.</summary>
+    public bool IsAnswered => _answered.CurrentCount > 0;
+
+    /// <summary>Asks whether the guest runs <paramref name="kernel"/>; <see cref="End"/> tells.</summary>
+    public void Begin(GuestKernel kernel)
     {
         _kernel = kernel;
-        long start = Stopwatch.GetTimestamp();
+        _askedAt = Stopwatch.GetTimestamp();
         _asked.Release();
-        _late = !_answered.Wait(_limitMilliseconds ?? (int)Math.Clamp(_usualMilliseconds * 8, ShortestMilliseconds, LongestMilliseconds));
+    }
+
+    /// <summary>
+    /// Whether it is certain that the guest ran its kernel after <see cref="Begin"/> was called. After false call <see cref="Settle"/> when
+    /// nothing is frozen any more.
+    /// </summary>
+    public bool End()
+    {
+        double limit = _limitMilliseconds ?? Math.Clamp(_usualMilliseconds * 8, ShortestMilliseconds, LongestMilliseconds);
+        _late = !_answered.Wait((int)Math.Max(0, limit - Stopwatch.GetElapsedTime(_askedAt).TotalMilliseconds));
         if (!_late)
         {
-            _usualMilliseconds += (Stopwatch.GetElapsedTime(start).TotalMilliseconds - _usualMilliseconds) / 8;
+            _usualMilliseconds += (Stopwatch.GetElapsedTime(_askedAt, _answeredAt).TotalMilliseconds - _usualMilliseconds) / 8;
         }
 
         return !_late && _runs;
@@ -90,6 +104,7 @@ internal sealed class ProcessorCheck : IDisposable
                 _runs = false;
             }
 
+            _answeredAt = Stopwatch.GetTimestamp();
             _answered.Release();
         }
     }

@@ -26,7 +26,8 @@ internal sealed record ReclaimLimits
 /// <item>freeze the pages of <c>struct page</c>s that head the blocks, and hold the blocks' own pages: writes to either wait;</item>
 /// <item>ask QEMU whether the processors run the kernel that the structures are of;</item>
 /// <item>read each head again: still mapped where it was, still a free block of that order?</item>
-/// <item>thaw the heads, drop the blocks of which that is so, let the others go.</item>
+/// <item>thaw the heads, drop the blocks of which that is so, let the others go: where the target allows it, while the next batch's question
+/// is under way.</item>
 /// </list>
 /// <para>
 /// Why no page in use is lost. A kernel that takes a block writes its head before anyone writes the block (x86 keeps that order, and so does
@@ -40,23 +41,21 @@ internal sealed record ReclaimLimits
 /// </summary>
 internal sealed class Reclaimer : IFreeBlockSink
 {
-    private const int MaxBlocks = 512;
-    private const int MaxHeads = 64;
-
     private readonly GuestRam _ram;
     private readonly IReclaimTarget _target;
     private readonly ProcessorCheck _check;
-    private readonly Block[] _blocks = new Block[MaxBlocks];
-    private readonly long[] _heads = new long[MaxHeads];
     private GuestKernel _kernel = null!;
     private GuestPageTables _tables = null!;
     private ReclaimLimits _limits = new();
     private PageBitmap? _freeBefore;
     private PageBitmap? _free;
     private CancellationToken _stop;
-    private int _blockCount;
-    private int _headCount;
-    private long _pages;
+
+    /// <summary>Gathers blocks; frozen and held once it is full.</summary>
+    private ReclaimBatch _batch;
+
+    /// <summary>Looked at again, and still held: dropped piece by piece while the question for the next one is under way.</summary>
+    private ReclaimBatch _checked;
     private long _began;
     private double _worked;
     private long _remoteBefore;
@@ -68,6 +67,8 @@ internal sealed class Reclaimer : IFreeBlockSink
         _ram = ram;
         _target = target;
         _check = check;
+        _batch = new(ram, target);
+        _checked = new(ram, target);
     }
 
     /// <summary>Before a scan that is given this as its sink.</summary>
@@ -100,6 +101,7 @@ internal sealed class Reclaimer : IFreeBlockSink
     public ReclaimFigures Finish()
     {
         Flush();
+        DropRest(_checked);
         return _figures with
         {
             FreedRemotePages = _target.RemoteDropped - _remoteBefore,
@@ -127,20 +129,12 @@ internal sealed class Reclaimer : IFreeBlockSink
             return;
         }
 
-        bool sameHead = _headCount > 0 && _heads[_headCount - 1] == head;
-        if (_blockCount == MaxBlocks || (!sameHead && _headCount == MaxHeads) || (_pages > 0 && _pages + block.Count > _target.BatchPages))
+        if (!_batch.HasRoomFor(block, head))
         {
             Flush();
-            sameHead = false;
         }
 
-        if (!sameHead)
-        {
-            _heads[_headCount++] = head;
-        }
-
-        _blocks[_blockCount++] = new(block, order, address, physical, head);
-        _pages += block.Count;
+        _batch.Add(new(block, order, address, physical, head));
     }
 
     /// <summary>Where the structure of a frame lies; false when it is not in one page.</summary>
@@ -166,16 +160,16 @@ internal sealed class Reclaimer : IFreeBlockSink
 
     private void Flush()
     {
-        if (_blockCount == 0)
+        if (_batch.Blocks.IsEmpty)
         {
             return;
         }
 
         _figures.Batches++;
         FailurePoint.Reach("reclaim.chosen");
-        FreezeAll();
+        _batch.Freeze();
         FailurePoint.Reach("reclaim.frozen");
-        bool certain = _check.Confirm(_kernel);
+        bool certain = Ask();
         if (!certain)
         {
             _figures.Uncertain++;
@@ -183,9 +177,8 @@ internal sealed class Reclaimer : IFreeBlockSink
 
         FailurePoint.Reach("reclaim.asked");
         _tables.Forget();
-        for (int i = 0; i < _blockCount; i++)
+        foreach (ref var block in _batch.Blocks)
         {
-            ref var block = ref _blocks[i];
             block.Drop = block.Held && certain && IsStillFree(block);
             if (block.Held && !block.Drop)
             {
@@ -199,90 +192,50 @@ internal sealed class Reclaimer : IFreeBlockSink
         }
 
         FailurePoint.Reach("reclaim.checked");
-        ThawHeads();
+        _batch.Thaw();
         FailurePoint.Reach("reclaim.thawed");
-        DropAll();
-        FailurePoint.Reach("reclaim.dropped");
-        _blockCount = _headCount = 0;
-        _pages = 0;
+        DropRest(_checked);
+        (_batch, _checked) = (_checked, _batch);
+        if (!certain || !_target.DropsWhileAsking)
+        {
+            DropRest(_checked);
+        }
+
         _check.Settle();
         Rest();
     }
 
-    private void FreezeAll()
+    private bool Ask()
     {
-        for (int i = 0; i < _headCount; i++)
+        _check.Begin(_kernel);
+        while (!_check.IsAnswered && _checked.DropPiece(ref _figures.FreedPages))
         {
-            if (!_target.Freeze(_heads[i]))
-            {
-                for (int b = 0; b < _blockCount; b++)
-                {
-                    _blocks[b].HeadIsLoose |= _blocks[b].Head == _heads[i];
-                }
-
-                _heads[i] = -1;
-            }
         }
 
-        for (int i = 0, count; i < _blockCount; i += count)
-        {
-            count = RunLength(i, static (first, next) => first.HeadIsLoose == next.HeadIsLoose);
-            bool held = !_blocks[i].HeadIsLoose && _target.Hold(Range(i, count));
-            for (int b = i; b < i + count; b++)
-            {
-                _blocks[b].Held = held;
-            }
-        }
+        return _check.End();
     }
 
-    private void ThawHeads()
+    private void DropRest(ReclaimBatch batch)
     {
-        for (int i = 0; i < _headCount; i++)
+        if (batch.Blocks.IsEmpty)
         {
-            if (_heads[i] >= 0)
-            {
-                _target.Thaw(_heads[i]);
-            }
+            return;
         }
+
+        while (batch.DropPiece(ref _figures.FreedPages))
+        {
+        }
+
+        batch.Clear();
+        FailurePoint.Reach("reclaim.dropped");
     }
 
-    private void DropAll()
-    {
-        for (int i = 0, count; i < _blockCount; i += count)
-        {
-            count = RunLength(i, static (first, next) => first.Drop == next.Drop && first.Held == next.Held);
-            if (_blocks[i].Drop)
-            {
-                _figures.FreedPages += _target.Drop(Range(i, count));
-            }
-            else if (_blocks[i].Held)
-            {
-                _target.LetGo(Range(i, count));
-            }
-        }
-    }
-
-    private bool IsStillFree(in Block block)
+    private bool IsStillFree(in ReclaimBatch.Block block)
         => _tables.TryTranslate(new(block.Address), out var at) && at.Value == block.Physical
             && _kernel.Memory.TryRead(new GuestPhysicalAddress(block.Physical + (ulong)_kernel.Pages.MapcountOffset), out uint type)
             && type == _kernel.Pages.BuddyValue
             && _kernel.Memory.TryRead(new GuestPhysicalAddress(block.Physical + (ulong)_kernel.Pages.PrivateOffset), out ulong order)
             && order == (ulong)block.Order;
-
-    private int RunLength(int first, Func<Block, Block, bool> alike)
-    {
-        long end = _ram.BlockOf(_blocks[first].Pages.First).EndPage;
-        int next = first + 1;
-        while (next < _blockCount && _blocks[next].Pages.First == _blocks[next - 1].Pages.End && _blocks[next].Pages.First < end
-            && alike(_blocks[first], _blocks[next]))
-        {
-            next++;
-        }
-
-        return next - first;
-    }
-
-    private PageRange Range(int first, int count) => new(_blocks[first].Pages.First, _blocks[first + count - 1].Pages.End - _blocks[first].Pages.First);
 
     /// <summary>As long as the limits ask for.</summary>
     private void Rest()
@@ -297,17 +250,11 @@ internal sealed class Reclaimer : IFreeBlockSink
 
         if (due - wall >= 1)
         {
+            DropRest(_checked);
             _stop.WaitHandle.WaitOne((int)Math.Min(due - wall, 10_000));
         }
 
         _resumed = Stopwatch.GetTimestamp();
-    }
-
-    private record struct Block(PageRange Pages, int Order, ulong Address, ulong Physical, long Head)
-    {
-        public bool HeadIsLoose;
-        public bool Held;
-        public bool Drop;
     }
 }
 

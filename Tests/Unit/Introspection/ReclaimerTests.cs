@@ -91,7 +91,7 @@ public sealed class ReclaimerTests
         using var check = new ProcessorCheck(() => processors, limitMilliseconds: 60_000);
         using var scanner = new FreePageScanner(kernel, guest.Ram, mayMap: false);
         using var free = new PageBitmap(guest.Ram.PageCount);
-        var target = new Target();
+        var target = new Target { DropsWhileAsking = true };
         var reclaimer = new Reclaimer(guest.Ram, target, check);
         var limits = new ReclaimLimits();
         long dropped = 0;
@@ -111,14 +111,24 @@ public sealed class ReclaimerTests
         return page;
     }
 
+    /// <summary>By a target that drops each batch at once, and by one that drops it while the next one's question is under way: it comes to the same.</summary>
     private static (ReclaimFigures Figures, Target Target) Reclaim(Action<SyntheticGuest, Target> prepare)
+    {
+        var (figures, target) = Reclaim(prepare, dropsWhileAsking: false);
+        var (others, other) = Reclaim(prepare, dropsWhileAsking: true);
+        Assert.Equal(figures with { Milliseconds = 0 }, others with { Milliseconds = 0 });
+        Assert.Equal((target.Frozen, target.Held, target.Dropped, target.LetGoPages, target.StillFree), (other.Frozen, other.Held, other.Dropped, other.LetGoPages, other.StillFree));
+        return (figures, target);
+    }
+
+    private static (ReclaimFigures Figures, Target Target) Reclaim(Action<SyntheticGuest, Target> prepare, bool dropsWhileAsking)
     {
         using var guest = new SyntheticGuest(new());
         guest.SetFree(High, 10);
         guest.SetFree(High + 1024, 10);
         guest.SetFree(High + 4096, 3);
         var kernel = guest.Find();
-        var target = new Target { Root = guest.Root };
+        var target = new Target { Root = guest.Root, DropsWhileAsking = dropsWhileAsking };
         prepare(guest, target);
         using var check = new ProcessorCheck(() => [new GuestProcessor(0x8000_0001, target.Root, 0x20, 0x500)], limitMilliseconds: 60_000);
         using var scanner = new FreePageScanner(kernel, guest.Ram, mayMap: false);
@@ -159,7 +169,11 @@ public sealed class ReclaimerTests
 
         public long LetGoPages { get; private set; }
 
-        public long BatchPages => 4096;
+        public long BatchPages => 1024;
+
+        public long PiecePages => 256;
+
+        public bool DropsWhileAsking { get; init; }
 
         public long Count(PageRange block) => block.Count;
 
@@ -183,6 +197,12 @@ public sealed class ReclaimerTests
 
         public long Drop(PageRange pages)
         {
+            // No Assert: it would allocate, and one of the tests counts that.
+            if (pages.Count is < 1 or > 256)
+            {
+                throw new ArgumentOutOfRangeException(nameof(pages));
+            }
+
             Held -= pages.Count;
             Dropped += pages.Count;
             return pages.Count;
