@@ -179,6 +179,16 @@ internal sealed class UnusedPages : IUnusedPages
         }
     }
 
+    /// <inheritdoc/>
+    /// <remarks>By the LRU lists of the kernel as of the last <see cref="Refresh(PageBitmap)"/>, see <see cref="GuestLru"/>. Cost: with the used pages.</remarks>
+    public void HotPages(PageBitmap hotPages, PageBitmap unused)
+    {
+        if (_kernel is not null && GuestLru.TryOpen(_kernel) is { } lru)
+        {
+            lru.AddHot(_ram, unused, hotPages);
+        }
+    }
+
     /// <summary>Tells <paramref name="sink"/> of each free block, in the kernel as of the last <see cref="Refresh(PageBitmap)"/> (method <c>buddy</c>), which must have succeeded.</summary>
     /// <param name="free">Gets the free pages.</param>
     /// <param name="sink">Told on this thread.</param>

@@ -32,26 +32,32 @@ internal sealed unsafe class Placement : IDisposable
 
     private readonly PageBitmap _kernelPages;
     private readonly long _pageCount;
+    private readonly PageBitmap? _hotPages;
     private readonly long _mainOthersRoom;
+    private readonly long _mainColdRoom;
     private readonly long _mainHotRoom;
     private readonly long[] _room;
     private readonly long[] _placed;
     private long _stripe = -1;
     private int _stripeSub;
     private long _mainOthers;
+    private long _mainCold;
     private byte* _places;
 
     /// <param name="pageCount">Pages of the VM.</param>
     /// <param name="kernelPages">Pages that must stay on the main host; kept, not owned.</param>
+    /// <param name="hotPages">Pages that the guest is likely to want soon: room on the main host is kept for them. Null: that is not known. Kept, not owned.</param>
     /// <param name="mainRoomPages">What the main host may hold resident.</param>
     /// <param name="subRoomPages">What each sub-host may hold.</param>
-    public Placement(long pageCount, PageBitmap kernelPages, long mainRoomPages, ReadOnlySpan<long> subRoomPages)
+    public Placement(long pageCount, PageBitmap kernelPages, PageBitmap? hotPages, long mainRoomPages, ReadOnlySpan<long> subRoomPages)
     {
         _pageCount = pageCount;
         _kernelPages = kernelPages;
+        _hotPages = hotPages;
         _mainHotRoom = (long)(mainRoomPages * HotFill);
         // Pages come in the order of their addresses, the kernel's among the last: their room is kept from the others.
         _mainOthersRoom = Math.Max(0, (long)(mainRoomPages * FirstFill) - kernelPages.Count());
+        _mainColdRoom = Math.Max(0, _mainOthersRoom - (hotPages?.CountWithout(kernelPages) ?? 0));
         _room = new long[FirstSub + subRoomPages.Length];
         _room[Main] = mainRoomPages;
         subRoomPages.CopyTo(_room.AsSpan(FirstSub));
@@ -83,7 +89,8 @@ internal sealed unsafe class Placement : IDisposable
         byte place = before;
         if (before == None)
         {
-            bool fits = _placed[Main] < _mainHotRoom && (_kernelPages[page] || _mainOthers < _mainOthersRoom);
+            bool fits = _placed[Main] < _mainHotRoom
+                && (_kernelPages[page] || (_mainOthers < _mainOthersRoom && (IsHot(page) || _mainCold < _mainColdRoom)));
             place = fits ? Main : NextSub(page);
         }
         else if (before != Main && wasDirty && _placed[Main] < _mainHotRoom)
@@ -114,11 +121,15 @@ internal sealed unsafe class Placement : IDisposable
         _placed[to]++;
         if (!_kernelPages[page])
         {
-            _mainOthers += to == Main ? 1 : from == Main ? -1 : 0;
+            int more = to == Main ? 1 : from == Main ? -1 : 0;
+            _mainOthers += more;
+            _mainCold += IsHot(page) ? 0 : more;
         }
 
         _places[page] = to;
     }
+
+    private bool IsHot(long page) => _hotPages is not null && _hotPages[page];
 
     private byte NextSub(long page)
     {

@@ -44,6 +44,7 @@ internal sealed class SourceMigration : IDisposable
     private DirtyTracker? _dirtyTracker;
     private IUnusedPages? _unusedPages;
     private PageBitmap? _kernelPages;
+    private PageBitmap? _hotPages;
     private Placement? _placement;
     private ControlChannel? _control;
     private SourceStore? _left;
@@ -100,7 +101,7 @@ internal sealed class SourceMigration : IDisposable
         _progress.Begin();
         _began = Stopwatch.GetTimestamp();
         _dirtyTracker = DirtyTracker.Start(_ram!, _spec.VmProcessId);
-        _placement = new Placement(_pageCount, _kernelPages!, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
+        _placement = new Placement(_pageCount, _kernelPages!, _hotPages, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
         using var rounds = new MigrationRounds(
             _pageCount, _dirtyTracker, _unusedPages!, _placement, [.. _senders], _control!, _progress);
 
@@ -230,6 +231,7 @@ internal sealed class SourceMigration : IDisposable
         _dirtyTracker?.Dispose();
         _placement?.Dispose();
         _kernelPages?.Dispose();
+        _hotPages?.Dispose();
         _unusedPages?.Dispose();
         _vm?.Dispose();
         _ram?.Dispose();
@@ -262,6 +264,8 @@ internal sealed class SourceMigration : IDisposable
         using var unused = new PageBitmap(_pageCount);
         _unusedPages.Refresh(unused, null);
         _unusedPages.KernelPages(_kernelPages, unused);
+        _hotPages = new PageBitmap(_pageCount);
+        _unusedPages.HotPages(_hotPages, unused);
     }
 
     /// <param name="leave">Not all is sent before: what is left stays here, and the main host fetches it.</param>

@@ -11,6 +11,10 @@ internal sealed class EverythingUsed : IUnusedPages
         return new UnusedFigures { Method = "off", Reason = "", GuestKernel = "", Total = unused.PageCount };
     }
 
+    public void HotPages(PageBitmap hotPages, PageBitmap unused)
+    {
+    }
+
     public void KernelPages(PageBitmap kernelPages, PageBitmap unused)
     {
         // Nothing is known of the guest.

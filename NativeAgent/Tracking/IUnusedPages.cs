@@ -17,4 +17,9 @@ internal interface IUnusedPages : IDisposable
     /// <param name="kernelPages">Gets them.</param>
     /// <param name="unused">As the last <see cref="Refresh"/> filled it.</param>
     void KernelPages(PageBitmap kernelPages, PageBitmap unused);
+
+    /// <summary>Sets the pages that the guest's kernel itself holds for hot; none where it does not tell.</summary>
+    /// <param name="hotPages">Gets them.</param>
+    /// <param name="unused">As the last <see cref="Refresh"/> filled it.</param>
+    void HotPages(PageBitmap hotPages, PageBitmap unused);
 }

@@ -14,7 +14,7 @@ public sealed class PlacementTests
     {
         using var kernel = new PageBitmap(Pages);
         kernel.Fill(new PageRange(50_000, 100), true);
-        using var placement = new Placement(Pages, kernel, mainRoomPages: 1_000, [Pages, Pages]);
+        using var placement = new Placement(Pages, kernel, null, mainRoomPages: 1_000, [Pages, Pages]);
         for (long page = 0; page < 50_100; page++)
         {
             placement.Assign(page, wasDirty: false, out _);
@@ -32,7 +32,7 @@ public sealed class PlacementTests
     public void TheMainHostNeverGetsMoreThanItsRoomHoweverOftenPagesAreWritten()
     {
         using var kernel = new PageBitmap(Pages);
-        using var placement = new Placement(Pages, kernel, mainRoomPages: 1_000, [Pages]);
+        using var placement = new Placement(Pages, kernel, null, mainRoomPages: 1_000, [Pages]);
         for (int round = 0; round < 3; round++)
         {
             for (long page = 0; page < 20_000; page++)
@@ -46,10 +46,50 @@ public sealed class PlacementTests
     }
 
     [Fact]
+    public void HotPagesGoToTheMainHostWhereverTheyLie()
+    {
+        using var kernel = new PageBitmap(Pages);
+        using var hot = new PageBitmap(Pages);
+        kernel.Fill(new PageRange(70_000, 100), true);
+        hot.Fill(new PageRange(60_000, 300), true);
+        hot.Fill(new PageRange(70_000, 10), true);
+        using var placement = new Placement(Pages, kernel, hot, mainRoomPages: 1_000, [Pages]);
+        for (long page = 0; page < Pages; page++)
+        {
+            placement.Assign(page, wasDirty: false, out _);
+        }
+
+        Assert.All(Enumerable.Range(60_000, 300), page => Assert.Equal(Placement.Main, placement[page]));
+        Assert.All(Enumerable.Range(70_000, 100), page => Assert.Equal(Placement.Main, placement[page]));
+
+        // The room that is left is not wasted: the first of the others have it.
+        Assert.All(Enumerable.Range(0, 400), page => Assert.Equal(Placement.Main, placement[page]));
+        Assert.Equal(800, placement.Placed(Placement.Main));
+    }
+
+    [Fact]
+    public void MoreHotPagesThanThereIsRoomForDoNotCrowdTheKernelOut()
+    {
+        using var kernel = new PageBitmap(Pages);
+        using var hot = new PageBitmap(Pages);
+        kernel.Fill(new PageRange(70_000, 100), true);
+        hot.Fill(new PageRange(10_000, 50_000), true);
+        using var placement = new Placement(Pages, kernel, hot, mainRoomPages: 1_000, [Pages]);
+        for (long page = 0; page < Pages; page++)
+        {
+            placement.Assign(page, wasDirty: false, out _);
+        }
+
+        Assert.Equal(0, Enumerable.Range(0, 10_000).Count(page => placement[page] == Placement.Main));
+        Assert.Equal(700, Enumerable.Range(10_000, 50_000).Count(page => placement[page] == Placement.Main));
+        Assert.Equal(800, placement.Placed(Placement.Main));
+    }
+
+    [Fact]
     public void SubHostsShareByTheRoomTheyHave()
     {
         using var kernel = new PageBitmap(Pages);
-        using var placement = new Placement(Pages, kernel, mainRoomPages: 0, [60_000, 20_000]);
+        using var placement = new Placement(Pages, kernel, null, mainRoomPages: 0, [60_000, 20_000]);
         for (long page = 0; page < 40_000; page++)
         {
             placement.Assign(page, wasDirty: false, out _);
@@ -63,7 +103,7 @@ public sealed class PlacementTests
     public void APageOfASubHostThatIsWrittenAgainMovesToTheMainHostAndSaysWhereItWas()
     {
         using var kernel = new PageBitmap(Pages);
-        using var placement = new Placement(Pages, kernel, mainRoomPages: 100, [Pages]);
+        using var placement = new Placement(Pages, kernel, null, mainRoomPages: 100, [Pages]);
         for (long page = 0; page < 1_000; page++)
         {
             placement.Assign(page, wasDirty: false, out _);
@@ -78,7 +118,7 @@ public sealed class PlacementTests
     public void AForgottenPageMakesRoom()
     {
         using var kernel = new PageBitmap(Pages);
-        using var placement = new Placement(Pages, kernel, mainRoomPages: 0, [10]);
+        using var placement = new Placement(Pages, kernel, null, mainRoomPages: 0, [10]);
         for (long page = 0; page < 10; page++)
         {
             placement.Assign(page, wasDirty: false, out _);
