@@ -75,7 +75,6 @@ $packagesToBuild = [ordered] @{
 }
 $packagesToRun = [ordered] @{
     'binutils'         = 'assembles the bare guest'
-    'chromium'         = 'looks at the reports in the tests'
     'busybox-static'   = "the lab guest's user space"
     'cpio'             = "packs the lab guest's initramfs"
     'iproute2'         = "the lab's network"
@@ -89,6 +88,10 @@ $packagesToRun = [ordered] @{
     'sudo'             = 'a user of the lab hosts who is not root'
     'util-linux'       = "the lab's namespaces"
     'xz-utils'         = "unpacks the lab guest's kernel"
+}
+
+$packagesToTest = [ordered] @{
+    'chromium' = 'looks at the reports'
 }
 
 function Install-DebianPackage([string[]] $Name) {
@@ -435,7 +438,7 @@ function Invoke-Test {
     $watch = [Diagnostics.Stopwatch]::StartNew()
     $built = $true
     try {
-        Install-DebianPackage (@($packagesToBuild.Keys) + @($packagesToRun.Keys))
+        Install-DebianPackage (@($packagesToBuild.Keys) + @($packagesToRun.Keys) + @($packagesToTest.Keys))
         Invoke-Build
     }
     catch {
