@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using FCtrans.Client;
 
 namespace FCtrans.Commands;
 
@@ -19,15 +20,41 @@ public sealed class TestKvmHostCommand : FCtransCmdlet
     [ValidateSet("Source", "Main", "Sub")]
     public string? Part { get; set; }
 
+    private readonly List<KvmHost> _answered = [];
+
     /// <inheritdoc/>
     protected override void ProcessRecord() => ForHosts(
         Hosts(KvmHost),
         (host, stop) => host.Connection.CheckHostAsync(stop),
         (host, checks) =>
         {
-            foreach (Contracts.HostCheck check in checks.Where(c => Part is null || c.Parts.Contains(Part.ToLowerInvariant())))
+            _answered.Add(host);
+            foreach (Contracts.HostCheck check in checks.Where(IsWanted))
             {
                 WriteObject(new KvmHostCheck(host, check));
             }
         });
+
+    /// <summary>Several hosts are to work together: whether they reach each other.</summary>
+    protected override void EndProcessing()
+    {
+        Dictionary<KvmHostConnection, KvmHost> hosts = _answered.DistinctBy(h => h.Connection).ToDictionary(h => h.Connection);
+        if (hosts.Count < 2)
+        {
+            return;
+        }
+
+        ForItem(hosts.Values.ToArray(), () =>
+        {
+            foreach ((KvmHostConnection host, Contracts.HostCheck check) in Await(stop => HostReachability.TestAsync([.. hosts.Keys], stop)))
+            {
+                if (IsWanted(check))
+                {
+                    WriteObject(new KvmHostCheck(hosts[host], check));
+                }
+            }
+        });
+    }
+
+    private bool IsWanted(Contracts.HostCheck check) => Part is null || check.Parts.Contains(Part.ToLowerInvariant());
 }

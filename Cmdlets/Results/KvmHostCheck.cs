@@ -18,7 +18,7 @@ public sealed class KvmHostCheck
     /// <summary>The host.</summary>
     public string HostName { get; }
 
-    /// <summary>What was checked: root, userfaultfd, pagemap-scan, ptrace, ram-directory, qemu, memory, libvirt, ….</summary>
+    /// <summary>What was checked: root, userfaultfd, pagemap-scan, ptrace, ram-directory, qemu, memory, libvirt, reachable, ….</summary>
     public string Check { get; }
 
     /// <summary>Passed, Warning (it works, but not as well as it could) or Failed.</summary>

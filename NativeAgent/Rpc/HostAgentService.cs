@@ -22,6 +22,13 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         return reply;
     });
 
+    public override Task ListenForProbe(
+        ListenForProbeRequest request, IServerStreamWriter<ListeningForProbe> responseStream, ServerCallContext context) => ReachabilityProbe.ListenAsync(
+        request, port => responseStream.WriteAsync(new ListeningForProbe { Port = (uint)port }, context.CancellationToken), context.CancellationToken);
+
+    public override Task<ProbeReply> Probe(ProbeRequest request, ServerCallContext context) =>
+        ReachabilityProbe.ConnectAsync(request, context.CancellationToken);
+
     public override Task<ListVmsReply> ListVms(ListVmsRequest request, ServerCallContext context) => Off(() =>
     {
         var reply = new ListVmsReply();

@@ -112,6 +112,45 @@ public sealed class KvmHostConnection : IDisposable
             "whether the VM can be received", o => _agent.CheckDestinationAsync(request, o), cancellation).ConfigureAwait(false)).Checks;
     }
 
+    /// <summary>Opens a port for a probe and gives its number; the port is closed when the enumeration ends.</summary>
+    /// <exception cref="FCtransException">DataPortRefused.</exception>
+    internal async IAsyncEnumerable<int> ListenForProbeAsync(ListenForProbeRequest request, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        const string what = "opening a port for a probe";
+        using HostCalls.Measurement measurement = HostCalls.Begin(Name, what);
+        using AsyncServerStreamingCall<ListeningForProbe> call = _agent.ListenForProbe(request, new CallOptions(cancellationToken: cancellation));
+        while (true)
+        {
+            try
+            {
+                if (!await call.ResponseStream.MoveNext(cancellation).ConfigureAwait(false))
+                {
+                    yield break;
+                }
+
+                measurement.Answered(true);
+            }
+            catch (RpcException e) when (e.StatusCode == StatusCode.Cancelled && cancellation.IsCancellationRequested)
+            {
+                throw new OperationCanceledException(cancellation);
+            }
+            catch (RpcException e) when (e.StatusCode is StatusCode.FailedPrecondition or StatusCode.InvalidArgument)
+            {
+                throw Failure.DataPortRefused(Name, e.Status.Detail, e);
+            }
+            catch (RpcException e)
+            {
+                throw await _channel.TranslateAsync(e, what, Settings.Timeout).ConfigureAwait(false);
+            }
+
+            yield return (int)call.ResponseStream.Current.Port;
+        }
+    }
+
+    /// <summary>Connects from this host to a port that another has opened for it.</summary>
+    internal Task<ProbeReply> ProbeAsync(ProbeRequest request, CancellationToken cancellation) => CallAsync(
+        "reaching another host", o => _agent.ProbeAsync(request, o), cancellation);
+
     /// <summary>Removes all that FCtrans has on the host. The connection is of no use afterwards.</summary>
     /// <exception cref="FCtransException">AgentInUse: a VM depends on it; nothing was removed.</exception>
     public Task UninstallAsync(CancellationToken cancellation) => AgentRemoval.RunAsync(this, _session, cancellation);

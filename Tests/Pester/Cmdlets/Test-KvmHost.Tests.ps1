@@ -43,6 +43,21 @@ Describe 'Test-KvmHost' {
         (Test-KvmHost second | Where-Object Check -EQ 'data-address').Result | Should -Be 'Failed'
     }
 
+    It 'finds whether several hosts reach each other, and which does not' {
+        $null = Connect-KvmHost $two.Address @ours -Name second
+        $reached = @(Test-KvmHost first, second | Where-Object Check -EQ 'reachable')
+        @($reached.HostName) -join ' ' | Should -Be 'first second'
+        @($reached.Result) -join ' ' | Should -Be 'Passed Passed'
+        $reached[0].Detail | Should -Match "^From second: $([regex]::Escape($one.Address)) answers after \d+ µs\.$"
+        $null = Invoke-OnHost $two "ip route add blackhole $($one.Address)/32"
+        try {
+            $reached = @('first', 'second' | Test-KvmHost | Where-Object Check -EQ 'reachable')
+            @($reached.Result) -join ' ' | Should -Match '^Failed'
+            $reached[0].Remedy | Should -Match 'firewalls'
+        }
+        finally { $null = Invoke-OnHost $two "ip route del blackhole $($one.Address)/32" }
+    }
+
     It 'completes hosts and parts' {
         Get-Completion 'Test-KvmHost f' | Should -Be 'first'
         Get-Completion 'Test-KvmHost -Part ' | Should -Be @('Main', 'Source', 'Sub')

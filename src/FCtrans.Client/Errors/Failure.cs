@@ -187,6 +187,10 @@ public static class Failure
         $"Giving the sub-host '{host}' up would lose memory of '{vm}' for good, and nobody can be asked here whether that is meant.",
         "If the host is gone, say -Confirm:$false.", vm, inner);
 
+    public static FCtransException DataPortRefused(string host, string reason, Exception inner) => New(
+        FailureKind.ResourceUnavailable, $"'{host}' can't open a port for guest memory: {Sentence(reason)}",
+        "Connect with -DataAddress and an address that this host has.", host, inner);
+
     public static FCtransException MigrationEnded(string vm, string state) => New(
         FailureKind.InvalidState, $"The split migration of '{vm}' is not running: it is {state}.", "", vm);
 
