@@ -30,6 +30,8 @@ internal static class HostChecks
     public static IEnumerable<HostCheck> Run(string dataAddress)
     {
         yield return Root();
+        yield return Make("agent", Passed, $"fctrans-agent {Program.Version}, {Environment.ProcessPath}.", "", "source", "main", "sub");
+        yield return Kernel();
         foreach (var capability in HostCapabilities.Probe().Where(c => c.Name != "libvirt"))
         {
             yield return Make(
@@ -60,6 +62,19 @@ internal static class HostChecks
         "root", Environment.IsPrivilegedProcess ? Passed : Failed,
         Environment.IsPrivilegedProcess ? "The agent runs as root." : $"The agent runs as {Environment.UserName}.",
         "Connect as root, or with -Sudo.", "source", "main", "sub");
+
+    /// <summary>What the kernel can is tried by the capabilities; its version says at a glance why one of them is missing.</summary>
+    private static HostCheck Kernel()
+    {
+        string release = ProcessFiles.ReadText("/proc/sys/kernel/osrelease").Trim();
+        string[] parts = release.Split('.', '-', '+');
+        bool known = parts.Length > 1 & int.TryParse(parts[0], out int major) & int.TryParse(parts.ElementAtOrDefault(1), out int minor);
+        return !known || (major, minor).CompareTo((6, 7)) >= 0
+            ? Make("kernel", Passed, $"Linux {release}.", "", "source", "main", "sub")
+            : Make(
+                "kernel", Warning, $"Linux {release}: VMs can't be moved away from here, since the kernel does not tell what a guest writes.",
+                "Run Linux 6.7 or later where VMs are to be moved away from.", "source");
+    }
 
     /// <summary>A tmpfs promises a size, whether or not there is memory for it.</summary>
     private static HostCheck Memory()

@@ -18,7 +18,7 @@ Describe 'Test-KvmHost' {
     }
 
     It 'gives an object for each check, with a remedy unless it passed' {
-        foreach ($name in 'root', 'userfaultfd', 'pagemap-scan', 'ptrace', 'ram-directory', 'qemu', 'memory', 'data-address', 'workers') {
+        foreach ($name in 'root', 'agent', 'kernel', 'swap', 'huge-pages', 'libvirt', 'userfaultfd', 'pagemap-scan', 'ptrace', 'ram-directory', 'qemu', 'memory', 'data-address', 'workers') {
             @($checks | Where-Object Check -EQ $name) | Should -HaveCount 1
         }
 
@@ -30,6 +30,8 @@ Describe 'Test-KvmHost' {
         }
 
         ($checks | Where-Object Check -EQ 'data-address').Result | Should -Be 'Passed'
+        ($checks | Where-Object Check -EQ 'kernel').Detail | Should -Be "Linux $($kvmHost.KernelRelease)."
+        ($checks | Where-Object Check -EQ 'agent').Detail | Should -BeLike "*$($kvmHost.AgentPath)."
     }
 
     It 'takes hosts from the pipeline, and a part' {
