@@ -20,8 +20,15 @@ function Write-BenchReport {
         $fields -join "`t"
     }
 
-    $lines | & dotnet $program report $Name --output $Output | Out-Host
-    if ($LASTEXITCODE -ne 0) { throw "The report of '$Name' could not be written (exit status $LASTEXITCODE)." }
+    # By hand: a pipe into a program takes a module that a bare engine does not have.
+    $start = [Diagnostics.ProcessStartInfo]::new('dotnet')
+    foreach ($argument in $program, 'report', $Name, '--output', $Output) { $start.ArgumentList.Add($argument) }
+    $start.RedirectStandardInput = $true
+    $process = [Diagnostics.Process]::Start($start)
+    $process.StandardInput.Write(($lines -join "`n") + "`n")
+    $process.StandardInput.Close()
+    $process.WaitForExit()
+    if ($process.ExitCode -ne 0) { throw "The report of '$Name' could not be written (exit status $($process.ExitCode))." }
 }
 
 Export-ModuleMember -Function Write-BenchReport
