@@ -246,8 +246,14 @@ internal sealed class GuestKernel
 
     private bool HoldsTogether(out string reason)
     {
+        if (!Info.TryOffset("uts_namespace.name", out ulong nameOffset))
+        {
+            // Told since Linux 5.11, when the 32-bit count of references that had been its first member moved.
+            nameOffset = 4;
+        }
+
         // struct new_utsname: six strings of 65 bytes, the release is the third.
-        if (Info.TrySymbol("init_uts_ns", out ulong utsNamespace) && Info.TryOffset("uts_namespace.name", out ulong nameOffset) && nameOffset < 4096)
+        if (Info.TrySymbol("init_uts_ns", out ulong utsNamespace) && nameOffset < 4096)
         {
             Span<byte> release = stackalloc byte[65];
             if (!PageTables.TryRead(new GuestVirtualAddress(utsNamespace + nameOffset + 130), release))

@@ -56,10 +56,20 @@ internal sealed class SectionTable
             return false;
         }
 
-        if (!info.TryNumber("SECTION_SIZE_BITS", out ulong sectionBits) || sectionBits is < 21 or > 36 ||
-            !info.TryNumber("MAX_PHYSMEM_BITS", out ulong physicalBits) || physicalBits <= sectionBits || physicalBits > 52)
+        // Told since Linux 5.13 and 5.8. Earlier ones have what x86-64 has to this day, and LENGTH(mem_section) has to fit it.
+        if (!info.TryNumber("SECTION_SIZE_BITS", out ulong sectionBits))
         {
-            reason = "NUMBER(SECTION_SIZE_BITS) or NUMBER(MAX_PHYSMEM_BITS) is missing or senseless";
+            sectionBits = 27;
+        }
+
+        if (!info.TryNumber("MAX_PHYSMEM_BITS", out ulong physicalBits))
+        {
+            physicalBits = tables.Levels == 5 ? 52UL : 46;
+        }
+
+        if (sectionBits is < 21 or > 36 || physicalBits <= sectionBits || physicalBits > 52)
+        {
+            reason = "NUMBER(SECTION_SIZE_BITS) or NUMBER(MAX_PHYSMEM_BITS) is senseless";
             return false;
         }
 

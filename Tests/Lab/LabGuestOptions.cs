@@ -34,7 +34,7 @@ public sealed record LabGuestOptions
     /// <summary>QEMU's version: 7.2 (installed) or 10.0 (`prepare qemu-10.0`).</summary>
     public string Qemu { get; init; } = "7.2";
 
-    /// <summary>The guest kernel's version: 6.1 or 6.12 (`prepare kernel-6.12`).</summary>
+    /// <summary>The guest kernel's version: 6.1 or 6.12, of Debian's cloud flavour, or 6.12-generic (`prepare kernel-6.12-generic`).</summary>
     public string Kernel { get; init; } = "6.1";
 
     /// <summary>What the memory is taken from.</summary>

@@ -14,7 +14,12 @@ internal static class LabPaths
 
     public static string BareGuest => Require(Path.Combine(Cache, "bare.elf"), "");
 
-    public static string Kernel(string version) => Require(Path.Combine(Cache, "vmlinuz-" + Plain(version)), "kernel-" + version);
+    public static string Kernel(string version)
+    {
+        const string Generic = "-generic";
+        string plain = version.EndsWith(Generic, StringComparison.Ordinal) ? version[..^Generic.Length] : version;
+        return Require(Path.Combine(Cache, "vmlinuz-" + Plain(plain) + version[plain.Length..]), "kernel-" + version);
+    }
 
     /// <summary>The QEMU of that version, with the arguments that tell it where its firmware is.</summary>
     public static (string Program, string[] Arguments) Qemu(string version)

@@ -42,6 +42,9 @@ public sealed record SyntheticLayout
 
     public long PhysicalBase { get; init; }
 
+    /// <summary>Of the names in <c>struct uts_namespace</c>: 4 before Linux 5.11.</summary>
+    public int NameOffset { get; init; }
+
     /// <summary>Further flags in the low bits of section_mem_map, beyond the three that every kernel has.</summary>
     public ulong SectionFlags { get; init; } = 8;
 
@@ -102,7 +105,7 @@ internal sealed unsafe class SyntheticGuest : IDisposable
 
         Map(GuestKernel.KernelMap + ImageOffset, ImagePhysical(ImageOffset), leafLevel: 2);
         Map(_direct, 0, leafLevel: 3);
-        Write(ImagePhysical(UtsOffset) + 130, Encoding.ASCII.GetBytes(layout.Release + "\0"));
+        Write(ImagePhysical(UtsOffset) + (ulong)layout.NameOffset + 130, Encoding.ASCII.GetBytes(layout.Release + "\0"));
         MakeSections();
         InfoPage = Allocate(4096);
         if (withInfo)
@@ -136,7 +139,7 @@ internal sealed unsafe class SyntheticGuest : IDisposable
             ("OSRELEASE", l.Release),
             ("PAGESIZE", "4096"),
             ("SYMBOL(init_uts_ns)", Hex(GuestKernel.KernelMap + UtsOffset)),
-            ("OFFSET(uts_namespace.name)", "0"),
+            ("OFFSET(uts_namespace.name)", $"{l.NameOffset}"),
             ("SYMBOL(swapper_pg_dir)", Hex(GuestKernel.KernelMap + TopOffset)),
             ("SYMBOL(mem_section)", Hex(SectionArray)),
             ("LENGTH(mem_section)", SectionArrayLength.ToString(CultureInfo.InvariantCulture)),

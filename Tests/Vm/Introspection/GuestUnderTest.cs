@@ -19,7 +19,7 @@ internal sealed class GuestUnderTest : IDisposable
             Guest = host.StartGuest(new()
             {
                 // The pairs that Debian has: bookworm, and bookworm-backports.
-                Qemu = kernel == "6.12" ? "10.0" : "7.2",
+                Qemu = kernel.StartsWith("6.12", StringComparison.Ordinal) ? "10.0" : "7.2",
                 Name = "guest", Kernel = kernel, MemoryBytes = mebibytes << 20, KernelArguments = kernelArguments,
                 QemuArguments = qemuArguments,
             });
