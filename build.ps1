@@ -321,8 +321,8 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
     if ($Filter) { $command += @('--filter', "FullyQualifiedName~$Filter") }
     $command += @('--', 'RunConfiguration.TestSessionTimeout=600000')
     if ($Suite -eq 'Vm') {
-        # Its guests run two kernels; there is no network inside the lab to fetch them.
-        & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) kernel-6.1 kernel-6.12
+        # Its guests run three kernels; there is no network inside the lab to fetch them.
+        & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) kernel-6.1 kernel-6.12 kernel-6.12-generic
         $command = Get-LabCommand $command
     }
 

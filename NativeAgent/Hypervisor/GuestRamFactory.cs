@@ -24,12 +24,27 @@ internal static partial class GuestRamFactory
 {
     /// <param name="process">Has to be there still.</param>
     /// <param name="monitor">Null: no guest-physical segments, and blocks are found by their files' names alone.</param>
+    /// <param name="withPlugged">
+    /// Memory that was plugged in while the VM ran follows the rest, in the monitor's order: for those who only look at the VM here.
+    /// Otherwise it is refused, since a destination that is started from the command line would lack it.
+    /// </param>
     /// <returns>Owned by the caller.</returns>
     /// <exception cref="GuestRamException">A block's file can't be told, opened, or does not have the size it should have.</exception>
     /// <exception cref="MonitorException">The monitor does not answer.</exception>
-    public static GuestRam Open(QemuProcess process, QemuMonitor? monitor)
+    public static GuestRam Open(QemuProcess process, QemuMonitor? monitor, bool withPlugged = false)
     {
         var line = QemuCommandLine.Parse(process.CommandLine);
+        var plugged = monitor?.QueryMemoryDevices().Where(device => line.Backends.All(b => b.Id != device.Backend)).ToList() ?? [];
+        if (plugged.Count > 0 && !withPlugged)
+        {
+            throw new GuestRamException(
+                $"Memory was plugged into {process.Name} while it ran: {string.Join(", ", plugged.Select(device => device.Backend))}.",
+                "Unplug it, or start the VM with it.");
+        }
+
+        // What it is taken from only the mapping tells, and QEMU where that is.
+        var backends = line.Backends.Concat(
+            plugged.Select(device => new MemoryBackend(device.Backend, "", device.Bytes, "", Shared: true, HugePages: false)));
         var tree = monitor is null ? [] : ReadTree(monitor);
         var mappings = ProcessFiles.Mappings(process.Pid);
         var descriptors = ProcessFiles.Descriptors(process.Pid);
@@ -38,7 +53,7 @@ internal static partial class GuestRamFactory
         {
             var segments = new List<GuestRamSegment>();
             long firstPage = 0;
-            foreach (var backend in line.Backends)
+            foreach (var backend in backends)
             {
                 if (!backend.Shared || backend.Bytes <= 0 || backend.Bytes % PageIndex.PageSize != 0)
                 {
@@ -55,14 +70,14 @@ internal static partial class GuestRamFactory
                 if (mapping is not { } found)
                 {
                     throw new GuestRamException(
-                        $"The memory {backend.Id} of {process.Name} was not found among the shared mappings of process {process.Pid}.", "");
+                        $"The memory {backend.Id} of {process.Name} was not found among the shared mappings of process {process.Pid}.",
+                        backend.Kind.Length == 0 ? "Plug in memory from -object memory-backend-file,mem-path=/dev/shm/…,share=on." : "");
                 }
 
                 blocks.Add(OpenBlock(process, backend, found, mappings, descriptors, firstPage));
                 firstPage = blocks[^1].EndPage;
             }
 
-            RefuseUnknownRam(process, line, monitor);
             return new GuestRam(blocks, segments);
         }
         catch (Exception e)
@@ -172,18 +187,6 @@ internal static partial class GuestRamFactory
         }
 
         return null;
-    }
-
-    /// <summary>RAM that was plugged in at run time is on no command line: the destination would lack it.</summary>
-    private static void RefuseUnknownRam(QemuProcess process, QemuCommandLine line, QemuMonitor? monitor)
-    {
-        var unknown = monitor?.QueryDimmBackends().Where(id => line.Backends.All(b => b.Id != id)).ToList() ?? [];
-        if (unknown.Count > 0)
-        {
-            throw new GuestRamException(
-                $"Memory was plugged into {process.Name} while it ran: {string.Join(", ", unknown)}.",
-                "Unplug it, or start the VM with it.");
-        }
     }
 
     /// <summary>Machine types before 4.0 give a region its backend's whole object path.</summary>

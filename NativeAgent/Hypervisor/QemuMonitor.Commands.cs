@@ -22,6 +22,11 @@ internal sealed record MigrationInfo(
 /// <summary>A virtual CPU: the host thread that runs it.</summary>
 internal readonly record struct VmCpu(int Index, int ThreadId);
 
+/// <summary>A memory device of a VM.</summary>
+/// <param name="Backend">The id of its memory backend.</param>
+/// <param name="Bytes">Of the backend.</param>
+internal readonly record struct MemoryDevice(string Backend, long Bytes);
+
 /// <summary>The commands that FCtrans uses, with their types.</summary>
 internal sealed partial class QemuMonitor
 {
@@ -172,17 +177,18 @@ internal sealed partial class QemuMonitor
         return cpus;
     }
 
-    /// <summary>The ids of memory backends that are DIMMs plugged in at run time or start.</summary>
-    public IReadOnlyList<string> QueryDimmBackends()
+    /// <summary>The memory devices (DIMMs, virtio-mem) that are plugged in now, given at start or later, by the ids of their backends.</summary>
+    public IReadOnlyList<MemoryDevice> QueryMemoryDevices()
     {
-        var ids = new List<string>();
+        var devices = new List<MemoryDevice>();
         foreach (var entry in Array(Execute("query-memory-devices")))
         {
-            string path = Text((Object(entry)["data"] as JsonObject)?["memdev"]);
-            ids.Add(path[(path.LastIndexOf('/') + 1)..]);
+            var data = Object(entry)["data"] as JsonObject;
+            string path = Text(data?["memdev"]);
+            devices.Add(new(path[(path.LastIndexOf('/') + 1)..], Number(data?["max-size"], Number(data?["size"], 0))));
         }
 
-        return ids;
+        return devices;
     }
 
     private static JsonObject Object(JsonNode? node) => node as JsonObject

@@ -8,19 +8,23 @@ namespace FCtrans.Agent.Reclaim;
 
 /// <summary>
 /// The memory of a VM all of which lies on this host. A monitor has one client at a time: it is connected for each look and turn only,
-/// so that it is free for others in between. One caller at a time.
+/// so that it is free for others in between. Memory that is plugged in or pulled out meanwhile is noticed at the next look. One caller at a time.
 /// </summary>
 internal sealed class HostVmMemory : IVmMemory, IDisposable
 {
+    /// <summary>A shorter rest of a turn is not worth connecting to the monitor again.</summary>
+    private const int ShortestRestMilliseconds = 25;
+
     // One client at a time: another's call may be under way.
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(2);
 
     private readonly QemuProcess _vm;
     private readonly bool _tracked;
-    private readonly GuestRam _ram;
-    private readonly UnusedPages _pages;
-    private readonly PageBitmap _unused;
-    private readonly PageBitmap _ballooned;
+    private GuestRam _ram = null!;
+    private UnusedPages _pages = null!;
+    private PageBitmap _unused = null!;
+    private PageBitmap _ballooned = null!;
+    private IReadOnlyList<MemoryDevice> _devices = [];
     private QemuMonitor? _monitor;
     private ProcessorCheck? _check;
     private HostReclaimTarget? _target;
@@ -36,12 +40,9 @@ internal sealed class HostVmMemory : IVmMemory, IDisposable
         _tracked = tracked;
         using (Connect())
         {
-            _ram = GuestRamFactory.Open(vm, _monitor!);
+            _devices = _monitor!.QueryMemoryDevices();
+            Open(GuestRamFactory.Open(vm, _monitor, withPlugged: true));
         }
-
-        _pages = UnusedPages.Open(_ram, mayMap: !tracked, () => GuestProcessor.Ask(_monitor!));
-        _unused = new(_ram.PageCount);
-        _ballooned = new(_ram.PageCount);
     }
 
     public IReadOnlyList<string> SubHosts => [];
@@ -53,6 +54,8 @@ internal sealed class HostVmMemory : IVmMemory, IDisposable
     public UnusedFigures Look(UnusedSet set, IMemoryUseSink? sink)
     {
         using var connected = Connect();
+        OpenAnewIfChanged();
+        set.Resize(_ram.PageCount);
         _pages.Ballooned = _ballooned;
         var figures = _pages.Refresh(_unused);
         PageBitmap? holes = null;
@@ -90,25 +93,77 @@ internal sealed class HostVmMemory : IVmMemory, IDisposable
     public (ReclaimFigures Figures, UnusedFigures Seen) Turn(ReclaimLimits limits, bool settledOnly, CancellationToken stop)
     {
         using var connected = Connect();
+        OpenAnewIfChanged();
         _pages.Ballooned = null;
-        _check ??= new ProcessorCheck(() => GuestProcessor.Ask(_monitor!));
+        _check ??= new ProcessorCheck(Ask);
         _target ??= HostReclaimTarget.Attach(_ram, _vm.Pid);
-        _reclaim ??= new VmReclaim(_ram, _pages, _target, _check);
+        _reclaim ??= new VmReclaim(_ram, _pages, _target, _check) { Resting = Rest };
         // What goes on pays for knowing what changes; a single turn would not.
         _pages.Watch ??= settledOnly ? _target.OpenWriteWatch() : null;
         var figures = _reclaim.Turn(limits, settledOnly, stop);
         return (figures, _reclaim.Seen!);
     }
 
-    public void Dispose()
+    public void Dispose() => Close();
+
+    private void Open(GuestRam ram)
+    {
+        _ram = ram;
+        _pages = UnusedPages.Open(ram, mayMap: !_tracked, Ask);
+        _unused = new(_ram.PageCount);
+        _ballooned = new(_ram.PageCount);
+    }
+
+    /// <summary>A DIMM has come or gone: the memory lies elsewhere on the guest's bus, and there is more or less of it.</summary>
+    private void OpenAnewIfChanged()
+    {
+        var devices = _monitor!.QueryMemoryDevices();
+        if (!devices.SequenceEqual(_devices))
+        {
+            var ram = GuestRamFactory.Open(_vm, _monitor, withPlugged: true);
+            Close();
+            Open(ram);
+            _devices = devices;
+        }
+    }
+
+    private void Close()
     {
         _check?.Dispose();
         _reclaim?.Dispose();
         _target?.Dispose();
+        _check = null;
+        _reclaim = null;
+        _target = null;
         _unused.Dispose();
         _ballooned.Dispose();
         _pages.Dispose();
         _ram.Dispose();
+    }
+
+    private IReadOnlyList<GuestProcessor> Ask()
+        => GuestProcessor.Ask(_monitor ?? throw new MonitorException(MonitorException.Closed, "QEMU's monitor has another client."));
+
+    /// <summary>A turn's rest: the monitor is free for others meanwhile.</summary>
+    private void Rest(int milliseconds, CancellationToken stop)
+    {
+        if (milliseconds < ShortestRestMilliseconds)
+        {
+            stop.WaitHandle.WaitOne(milliseconds);
+            return;
+        }
+
+        _monitor?.Dispose();
+        _monitor = null;
+        stop.WaitHandle.WaitOne(milliseconds);
+        try
+        {
+            _ = Connect();
+        }
+        catch (MonitorException)
+        {
+            // Somebody else is there: without an answer of the monitor the next batch is let go.
+        }
     }
 
     private Connection Connect()

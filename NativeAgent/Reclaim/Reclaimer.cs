@@ -62,6 +62,12 @@ internal sealed class Reclaimer : IFreeBlockSink
     private long _resumed;
     private ReclaimFigures _figures;
 
+    /// <summary>
+    /// Rests so many milliseconds, or less when the reclaim is stopped, in place of the thread that works: then nothing is frozen or
+    /// held, and others may use the monitor and the target. Null: it just waits.
+    /// </summary>
+    public Action<int, CancellationToken>? Resting { get; set; }
+
     public Reclaimer(GuestRam ram, IReclaimTarget target, ProcessorCheck check)
     {
         _ram = ram;
@@ -251,7 +257,15 @@ internal sealed class Reclaimer : IFreeBlockSink
         if (due - wall >= 1)
         {
             DropRest(_checked);
-            _stop.WaitHandle.WaitOne((int)Math.Min(due - wall, 10_000));
+            int milliseconds = (int)Math.Min(due - wall, 10_000);
+            if (Resting is { } rest)
+            {
+                rest(milliseconds, _stop);
+            }
+            else
+            {
+                _stop.WaitHandle.WaitOne(milliseconds);
+            }
         }
 
         _resumed = Stopwatch.GetTimestamp();

@@ -35,6 +35,14 @@ internal sealed class VmReclaim : IDisposable
         _freeBefore = new(ram.PageCount);
     }
 
+    /// <inheritdoc cref="Reclaimer.Resting"/>
+    /// <remarks>What it throws ends the turn. Whoever looks at the VM's memory meanwhile does so by other means than <c>pages</c>: that look is not over.</remarks>
+    public Action<int, CancellationToken>? Resting
+    {
+        get => _reclaimer.Resting;
+        set => _reclaimer.Resting = value;
+    }
+
     /// <summary>What the last turn saw.</summary>
     public UnusedFigures? Seen { get; private set; }
 
@@ -74,7 +82,10 @@ internal sealed class VmReclaim : IDisposable
             }
 
             _reclaimer.Begin(kernel, limits, settledOnly ? _freeBefore : null, stop, _unused);
-            _pages.VisitFree(_unused, _reclaimer, changedOnly: !_leftSome && settledOnly && ++_turns % FullTurns != 0);
+            bool changedOnly = !_leftSome && settledOnly && ++_turns % FullTurns != 0;
+            // Should it end in the middle.
+            _leftSome = true;
+            _pages.VisitFree(_unused, _reclaimer, changedOnly);
             figures = _reclaimer.Finish();
             _leftSome = limits.WhatIf || !settledOnly || stop.IsCancellationRequested || figures.Uncertain + figures.TakenBack > 0
                 || figures.FreedPages < figures.FoundPages;

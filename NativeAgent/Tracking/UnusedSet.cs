@@ -14,13 +14,13 @@ internal sealed class UnusedSet(long pageCount) : IDisposable
     private bool _filled;
 
     /// <summary>Pages that take memory nowhere. The three sets are disjoint.</summary>
-    public PageBitmap NeverTouched { get; } = new(pageCount);
+    public PageBitmap NeverTouched { get; private set; } = new(pageCount);
 
     /// <summary>Pages that are free in the guest and take memory.</summary>
-    public PageBitmap Free { get; } = new(pageCount);
+    public PageBitmap Free { get; private set; } = new(pageCount);
 
     /// <summary>Pages taken by a balloon that take memory.</summary>
-    public PageBitmap Ballooned { get; } = new(pageCount);
+    public PageBitmap Ballooned { get; private set; } = new(pageCount);
 
     public long NeverTouchedPages { get; private set; }
 
@@ -33,6 +33,20 @@ internal sealed class UnusedSet(long pageCount) : IDisposable
 
     /// <summary>Pages that the last look found unused, and the one before used; 0 after the first.</summary>
     public long BecameUnused { get; private set; }
+
+    /// <summary>
+    /// For a VM whose memory has grown or shrunk: pages keep what they were by their index, and one that there was not before counts as
+    /// used until the next look.
+    /// </summary>
+    public void Resize(long pages)
+    {
+        if (pages != NeverTouched.PageCount)
+        {
+            NeverTouched = Resized(NeverTouched, pages);
+            Free = Resized(Free, pages);
+            Ballooned = Resized(Ballooned, pages);
+        }
+    }
 
     /// <summary>Takes over what a look has found.</summary>
     /// <param name="unused">All unused pages, never touched or not.</param>
@@ -95,6 +109,18 @@ internal sealed class UnusedSet(long pageCount) : IDisposable
         NeverTouched.Dispose();
         Free.Dispose();
         Ballooned.Dispose();
+    }
+
+    private static PageBitmap Resized(PageBitmap old, long pages)
+    {
+        var resized = new PageBitmap(pages);
+        for (long from = 0; old.NextRun(from, long.MaxValue, out var run) && run.First < pages; from = run.End)
+        {
+            resized.Fill(new(run.First, Math.Min(run.End, pages) - run.First), true);
+        }
+
+        old.Dispose();
+        return resized;
     }
 
     /// <summary>Joins changed pages to runs.</summary>

@@ -23,7 +23,16 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
 
     private static readonly ReclaimLimits s_limits = new() { ProcessorPercent = 25 };
 
-    /// <summary>Held through each look and turn, and while the table is read: after <see cref="Dispose"/> has had it there are no more of these.</summary>
+    /// <summary>A shorter rest of a turn is not worth connecting to the monitor again.</summary>
+    private const int ShortestRestMilliseconds = 25;
+
+    /// <summary>Held through each turn, rests and all: turns come one after the other. Taken before <see cref="_gate"/>.</summary>
+    private readonly Lock _turnGate = new();
+
+    /// <summary>
+    /// Held through each look and turn, but for a turn's rests, and while the table is read: after <see cref="Dispose"/> has had it there
+    /// are no more of these.
+    /// </summary>
     private readonly Lock _gate = new();
 
     private readonly int _processId;
@@ -40,6 +49,8 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private UnusedPages? _pages;
     private ProcessorCheck? _check;
     private VmReclaim? _reclaim;
+    private UnusedPages? _pagesBesides;
+    private bool _resting;
     private long _freedPages;
     private long _turns;
     private volatile bool _disposed;
@@ -78,8 +89,10 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
 
     public UnusedFigures Look(UnusedSet set, IMemoryUseSink? sink) => Connected(() =>
     {
-        _pages!.Ballooned = _ballooned;
-        var figures = _pages.Refresh(_unused);
+        // A turn that rests is in the middle of its own look.
+        var pages = _resting ? _pagesBesides ??= UnusedPages.Open(_ram!, mayMap: false, Ask) : _pages!;
+        pages.Ballooned = _ballooned;
+        var figures = pages.Refresh(_unused);
         _pager.CopyUnused(_absent);
         set.Update(_unused, _ballooned, _absent, sink);
         return figures.With(set);
@@ -115,8 +128,12 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
                 "The VM's free memory is not given back: either it was split without tracking it (-TrackUnused:$false), or a part of it still is at the source.");
         }
 
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(stop, _stop.Token);
-        return Connected(() => Take(limits, settledOnly, either.Token));
+        lock (_turnGate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            using var either = CancellationTokenSource.CreateLinkedTokenSource(stop, _stop.Token);
+            return Connected(() => Take(limits, settledOnly, either.Token));
+        }
     }
 
     /// <summary>How many times the guest's free memory was looked for, and what was found was given back, since this worker began.</summary>
@@ -133,12 +150,14 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         _stop.Cancel();
         _target.Stop();
         _thread?.Join();
+        lock (_turnGate)
         lock (_gate)
         {
             _disposed = true;
             _check?.Dispose();
             _reclaim?.Dispose();
             _pages?.Dispose();
+            _pagesBesides?.Dispose();
             _ram?.Dispose();
             _target.Dispose();
             _unused.Dispose();
@@ -157,7 +176,11 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         {
             try
             {
-                Connected(() => Take(s_limits, settledOnly: !first, _stop.Token));
+                lock (_turnGate)
+                {
+                    Connected(() => Take(s_limits, settledOnly: !first, _stop.Token));
+                }
+
                 first = false;
             }
             catch (InvalidOperationException)
@@ -182,6 +205,8 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     {
         _pages!.Ballooned = null;
         var figures = _reclaim!.Turn(limits, settledOnly, stop);
+        _pagesBesides?.Dispose();
+        _pagesBesides = null;
         _target.Saw(_reclaim.SeenFree);
         Volatile.Write(ref _freedPages, _freedPages + figures.FreedPages);
         Volatile.Write(ref _turns, _turns + (limits.WhatIf ? 0 : 1));
@@ -201,16 +226,14 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
 
             try
             {
-                _monitor = QemuMonitor.Connect(process.MonitorPath, s_monitorTimeout);
-                _monitor.CommandTimeout = s_monitorTimeout;
+                Connect(process);
                 if (_reclaim is null)
                 {
-                    IReadOnlyList<GuestProcessor> Ask() => GuestProcessor.Ask(_monitor!);
                     _ram ??= GuestRamFactory.Open(process, _monitor);
                     _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
                     _pages.Watch = _watch;
                     _check ??= new ProcessorCheck(Ask);
-                    _reclaim = new(_ram, _pages, _target, _check);
+                    _reclaim = new(_ram, _pages, _target, _check) { Resting = Rest };
                 }
 
                 return work();
@@ -220,6 +243,51 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
                 _monitor?.Dispose();
                 _monitor = null;
             }
+        }
+    }
+
+    private void Connect(QemuProcess process)
+    {
+        _monitor = QemuMonitor.Connect(process.MonitorPath, s_monitorTimeout);
+        _monitor.CommandTimeout = s_monitorTimeout;
+    }
+
+    private IReadOnlyList<GuestProcessor> Ask()
+        => GuestProcessor.Ask(_monitor ?? throw new MonitorException(MonitorException.Closed, "QEMU's monitor has another client."));
+
+    /// <summary>A turn's rest: whoever else wants to look, or to talk to the monitor, does so now.</summary>
+    private void Rest(int milliseconds, CancellationToken stop)
+    {
+        if (milliseconds < ShortestRestMilliseconds)
+        {
+            stop.WaitHandle.WaitOne(milliseconds);
+            return;
+        }
+
+        _monitor?.Dispose();
+        _monitor = null;
+        _resting = true;
+        _gate.Exit();
+        try
+        {
+            stop.WaitHandle.WaitOne(milliseconds);
+        }
+        finally
+        {
+            _gate.Enter();
+            _resting = false;
+        }
+
+        try
+        {
+            if (QemuProcesses.TryOpen(_processId) is { } process)
+            {
+                Connect(process);
+            }
+        }
+        catch (MonitorException)
+        {
+            // Somebody else is there: without an answer of the monitor the next batch is let go.
         }
     }
 }

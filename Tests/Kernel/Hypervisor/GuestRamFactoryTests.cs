@@ -9,15 +9,21 @@ namespace FCtrans.Kernel.Tests.Hypervisor;
 public sealed unsafe class GuestRamFactoryTests
 {
     [Theory]
-    [InlineData("q35", 4)]
-    [InlineData("pc", 4)]
-    [InlineData("microvm", 4)]
-    [InlineData("q35", 1)]
-    public void Memory_is_found_where_QEMU_has_it(string machine, int gibibytes)
+    [InlineData("installed", "q35", 4)]
+    [InlineData("installed", "pc", 4)]
+    [InlineData("installed", "microvm", 4)]
+    [InlineData("installed", "q35", 1)]
+    [InlineData("10.0", "q35", 4)]
+    [InlineData("10.0", "pc", 4)]
+    [InlineData("10.0", "microvm", 4)]
+    public void Memory_is_found_where_QEMU_has_it(string version, string machine, int gibibytes)
     {
         using var qemu = new TestQemu(
-            "-machine", $"{machine},memory-backend=ram0", "-m", $"{gibibytes}G", "-smp", "2",
-            "-object", $"memory-backend-file,id=ram0,size={gibibytes}G,mem-path={{shm}}ram0,share=on");
+            TestQemu.Program(version),
+            [
+                "-machine", $"{machine},memory-backend=ram0", "-m", $"{gibibytes}G", "-smp", "2",
+                "-object", $"memory-backend-file,id=ram0,size={gibibytes}G,mem-path={{shm}}ram0,share=on",
+            ]);
         using var monitor = qemu.Connect();
         var process = Assert.Single(QemuProcesses.Find(), p => p.Name == qemu.Name);
         Assert.Empty(process.Obstacles);
@@ -38,16 +44,21 @@ public sealed unsafe class GuestRamFactoryTests
         Assert.Equal(0, blind.Segments.Length);
     }
 
-    [Fact]
-    public void NUMA_nodes_and_DIMMs_follow_one_another()
+    [Theory]
+    [InlineData("installed")]
+    [InlineData("10.0")]
+    public void NUMA_nodes_and_DIMMs_follow_one_another(string version)
     {
         using var qemu = new TestQemu(
-            "-machine", "q35", "-m", "2G,slots=2,maxmem=8G", "-smp", "2",
-            "-object", "memory-backend-file,id=n1,size=1G,mem-path={shm}n1,share=on",
-            "-object", "memory-backend-memfd,id=n0,size=1G",
-            "-numa", "node,nodeid=1,memdev=n1,cpus=1", "-numa", "node,nodeid=0,memdev=n0,cpus=0",
-            "-object", """{"qom-type":"memory-backend-memfd","id":"d0","size":1073741824,"share":true}""",
-            "-device", "pc-dimm,id=dimm0,memdev=d0");
+            TestQemu.Program(version),
+            [
+                "-machine", "q35", "-m", "2G,slots=2,maxmem=8G", "-smp", "2",
+                "-object", "memory-backend-file,id=n1,size=1G,mem-path={shm}n1,share=on",
+                "-object", "memory-backend-memfd,id=n0,size=1G",
+                "-numa", "node,nodeid=1,memdev=n1,cpus=1", "-numa", "node,nodeid=0,memdev=n0,cpus=0",
+                "-object", """{"qom-type":"memory-backend-memfd","id":"d0","size":1073741824,"share":true}""",
+                "-device", "pc-dimm,id=dimm0,memdev=d0",
+            ]);
         using var monitor = qemu.Connect();
         var process = Assert.Single(QemuProcesses.Find(), p => p.Name == qemu.Name);
         Assert.Equal(["n0", "n1", "d0"], process.RamBlocks.Select(b => b.Id));
@@ -75,17 +86,45 @@ public sealed unsafe class GuestRamFactoryTests
         Assert.Contains("0x1122334455667788", monitor.HumanMonitor("xp /1gx 0x100003000"));
     }
 
-    [Fact]
-    public void Memory_plugged_in_later_is_refused()
+    [Theory]
+    [InlineData("installed")]
+    [InlineData("10.0")]
+    public void Memory_plugged_in_later_can_be_looked_at_but_not_moved(string version)
     {
         using var qemu = new TestQemu(
-            "-machine", "q35,memory-backend=ram0", "-m", "1G,slots=2,maxmem=8G",
-            "-object", "memory-backend-memfd,id=ram0,size=1G");
+            TestQemu.Program(version),
+            [
+                "-machine", "q35", "-m", "1G,slots=3,maxmem=8G", "-object", "memory-backend-memfd,id=ram0,size=1G", "-machine", "memory-backend=ram0",
+                "-object", "memory-backend-memfd,id=d0,size=512M", "-device", "pc-dimm,id=dimm0,memdev=d0",
+            ]);
         using var monitor = qemu.Connect();
         monitor.HumanMonitor("object_add memory-backend-memfd,id=late,size=256M");
         monitor.HumanMonitor("device_add pc-dimm,id=d,memdev=late");
-        var refused = Assert.Throws<GuestRamException>(() => GuestRamFactory.Open(QemuProcesses.TryOpen(qemu.Pid)!, monitor));
-        Assert.Contains("late", refused.Message);
+        monitor.HumanMonitor($"object_add memory-backend-file,id=later,size=128M,share=on,mem-path={qemu.ShmPrefix}later");
+        monitor.HumanMonitor("device_add pc-dimm,id=e,memdev=later");
+        var process = QemuProcesses.TryOpen(qemu.Pid)!;
+        var refused = Assert.Throws<GuestRamException>(() => GuestRamFactory.Open(process, monitor));
+        Assert.Contains("late, later", refused.Message);
+        Assert.Contains("Unplug it", refused.Message);
+
+        using var ram = GuestRamFactory.Open(process, monitor, withPlugged: true);
+        Assert.Equal(["ram0", "d0", "late", "later"], ram.Blocks.ToArray().Select(b => b.Id));
+        Assert.Equal((1024L + 512 + 256 + 128) << 20, ram.TotalBytes);
+        AssertEveryEndOfSegmentsAgreesWithQemu(ram, monitor, (ulong)ram.TotalBytes);
+        Assert.Equal(qemu.ShmPrefix + "later", ram.Blocks[3].Path);
+    }
+
+    [Fact]
+    public void Private_memory_that_is_plugged_in_later_can_not_be_looked_at()
+    {
+        using var qemu = new TestQemu(
+            "-machine", "q35,memory-backend=ram0", "-m", "1G,slots=2,maxmem=8G", "-object", "memory-backend-memfd,id=ram0,size=1G");
+        using var monitor = qemu.Connect();
+        monitor.HumanMonitor("object_add memory-backend-ram,id=late,size=256M");
+        monitor.HumanMonitor("device_add pc-dimm,id=d,memdev=late");
+        var refused = Assert.Throws<GuestRamException>(
+            () => GuestRamFactory.Open(QemuProcesses.TryOpen(qemu.Pid)!, monitor, withPlugged: true));
+        Assert.Contains("share=on", refused.Remedy);
     }
 
     [Fact]

@@ -132,6 +132,41 @@ public sealed class ReclaimTargetTests
         Assert.Equal((Used, 0, 0), lab.Guest.StopAndVerify());
     }
 
+    [Fact]
+    public void Freezing_holding_letting_go_and_dropping_allocate_nothing()
+    {
+        using var lab = Paged();
+        using var target = lab.Pager.OpenReclaimTarget();
+        long head = Enumerable.Range(0, (int)Used).First(p => lab.Table[p].State is PageState.Resident or PageState.ResidentClean);
+        long dropped = 0;
+        long takeable = 0;
+        long least = long.MaxValue;
+        for (int first = 0; first < 3_000; first += 300)
+        {
+            // Pages that are here and pages that lie on both sub-hosts, in one batch.
+            var batch = new PageRange(first, 200);
+            long before = GC.GetAllocatedBytesForCurrentThread();
+            bool frozen = target.Freeze(head);
+            bool held = target.Hold(batch);
+            if (frozen)
+            {
+                target.Thaw(head);
+            }
+
+            target.LetGo(batch);
+            takeable += target.Count(batch);
+            held &= target.Hold(batch);
+            _ = target.IsElsewhere(batch);
+            dropped += target.Drop(batch);
+            least = Math.Min(least, GC.GetAllocatedBytesForCurrentThread() - before);
+            Assert.True(held);
+        }
+
+        Assert.Equal(takeable, dropped);
+        Assert.InRange(target.RemoteDropped, 100, dropped - 100);
+        Assert.Equal(0, least);
+    }
+
     /// <summary>A guest of which two thirds lie on two sub-hosts, at rest.</summary>
     private static PagingLab Paged()
     {

@@ -68,6 +68,32 @@ public sealed class UnusedSetTests
     }
 
     [Fact]
+    public void Memory_that_is_plugged_in_counts_as_used_until_the_next_look()
+    {
+        using var set = new UnusedSet(Pages);
+        using var unused = new PageBitmap(Pages);
+        using var ballooned = new PageBitmap(Pages);
+        unused.Fill(new(10, 20), true);
+        set.Update(unused, ballooned, null, null);
+        set.Resize(2 * Pages);
+        Assert.Equal(MemoryUse.Free, set.UseOf(29));
+        Assert.Equal(MemoryUse.Used, set.UseOf(Pages + 5));
+
+        using var more = new PageBitmap(2 * Pages);
+        using var noneBallooned = new PageBitmap(2 * Pages);
+        more.Fill(new(10, 20), true);
+        more.Fill(new(Pages, 100), true);
+        var sink = new Sink();
+        set.Update(more, noneBallooned, null, sink);
+        Assert.Equal([(new PageRange(Pages, 100), MemoryUse.Free)], sink.Runs);
+        Assert.Equal((120, 100, 0), (set.FreePages, set.BecameUnused, set.BecameUsed));
+
+        set.Resize(Pages);
+        set.Update(unused, ballooned, null, null);
+        Assert.Equal((20, 0, 0), (set.FreePages, set.BecameUnused, set.BecameUsed));
+    }
+
+    [Fact]
     public void A_look_without_holes_knows_no_page_never_touched()
     {
         using var set = new UnusedSet(Pages);

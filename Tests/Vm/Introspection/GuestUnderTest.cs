@@ -15,20 +15,20 @@ internal sealed class GuestUnderTest : IDisposable
     {
         try
         {
-            var host = _lab.AddHost("source", (mebibytes + 512) << 20);
-            Guest = host.StartGuest(new()
+            Host = _lab.AddHost("source", (mebibytes + 512) << 20);
+            Guest = Host.StartGuest(new()
             {
                 // The pairs that Debian has: bookworm, and bookworm-backports.
                 Qemu = kernel.StartsWith("6.12", StringComparison.Ordinal) ? "10.0" : "7.2",
                 Name = "guest", Kernel = kernel, MemoryBytes = mebibytes << 20, KernelArguments = kernelArguments,
                 QemuArguments = qemuArguments,
             });
-            Monitor = QemuMonitor.Connect(host.PathOf(Guest.MonitorPath), TimeSpan.FromSeconds(10));
+            Monitor = QemuMonitor.Connect(Host.PathOf(Guest.MonitorPath), TimeSpan.FromSeconds(10));
             var segments = MemoryTree.ParseFlatView(Monitor.HumanMonitor("info mtree -f"))
                 .Where(range => range.Region == "ram0")
                 .Select(range => new GuestRamSegment(range.Start, range.Bytes, range.Offset))
                 .ToArray();
-            string path = host.PathOf(Guest.RamPath);
+            string path = Host.PathOf(Guest.RamPath);
             Ram = new GuestRam([new RamBlock("ram0", 0, (mebibytes << 20) >> 12, new(0), SparseFile.Open(path, write: true), path)], segments);
         }
         catch
@@ -37,6 +37,8 @@ internal sealed class GuestUnderTest : IDisposable
             throw;
         }
     }
+
+    public LabHost Host { get; }
 
     public LabGuest Guest { get; }
 
