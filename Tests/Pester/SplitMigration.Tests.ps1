@@ -171,6 +171,27 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $after.PageIns - $before.PageIns | Should -BeLessThan 2000
     }
 
+    It 'answers others while memory is given back slowly' {
+        $shell = [powershell]::Create([Management.Automation.Runspaces.InitialSessionState]::CreateDefault2())
+        try {
+            $null = $shell.AddCommand('Import-Module').AddParameter('Name', [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')).Invoke()
+            $shell.Commands.Clear()
+            $null = $shell.AddCommand('Optimize-VmMemory').AddParameters(@{ Name = 'vm1'; MaxRate = 1MB })
+            $null = Invoke-LabGuest -Guest $guest -Command 'free 60'
+            $before = Get-VmRemotePaging -KvmHost $main
+            $running = $shell.BeginInvoke()
+            Wait-Until { $running.IsCompleted -or (Get-VmRemotePaging -KvmHost $main).UnusedBytes -gt $before.UnusedBytes } 'it gives memory back'
+            # At this rate it takes a minute, with rests of ten seconds.
+            $watch = [Diagnostics.Stopwatch]::StartNew()
+            1..3 | ForEach-Object { (Get-VmUnusedMemory vm1).Method | Should -Be 'buddy' }
+            $watch.Elapsed.TotalSeconds | Should -BeLessThan 25
+            $shell.Stop()
+        }
+        finally {
+            $shell.Dispose()
+        }
+    }
+
     It 'gives back at once, on all hosts, what its guest frees' {
         $before = Get-VmRemotePaging -KvmHost $main
         $null = Invoke-LabGuest -Guest $guest -Command 'free 200'

@@ -108,7 +108,7 @@ public sealed class BtfTests
         }
     }
 
-    private static Writer Kernel()
+    internal static Writer Kernel()
     {
         var writer = new Writer();
         writer.Add(Int, "unsigned long", 8, extra: [64]);

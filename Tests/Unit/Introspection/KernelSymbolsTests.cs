@@ -80,17 +80,19 @@ public sealed class KernelSymbolsTests
     {
         // A new part of the space in each run; the seed is in the message of what fails.
         int first = Environment.TickCount & 0xffffff;
-        int rounds = int.Parse(Environment.GetEnvironmentVariable("FCTRANS_FUZZ_ROUNDS") ?? $"{Rounds}", CultureInfo.InvariantCulture);
-        string? keep = Environment.GetEnvironmentVariable("FCTRANS_FUZZ_KEEP");
         var outcomes = new HashSet<string>(StringComparer.Ordinal);
         using var host = new Host();
-        for (int seed = first; seed < first + rounds; seed++)
+        foreach (object[] row in Corpus)
         {
-            byte[] table = Damaged(seed);
-            string outcome = Survive(host, table, $"Seed {seed}");
-            if (keep is not null && outcomes.Add(outcome))
+            outcomes.Add(Survive(host, Fuzz.Read((string)row[0]), "Kept"));
+        }
+
+        foreach (int round in Fuzz.Rounds(Rounds))
+        {
+            byte[] table = Damaged(first + round);
+            if (outcomes.Add(Survive(host, table, $"Seed {first + round}")))
             {
-                File.WriteAllBytes(Path.Combine(keep, $"kallsyms-{seed}.bin"), table);
+                Fuzz.Keep("kallsyms", table);
             }
         }
     }
