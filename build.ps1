@@ -322,7 +322,7 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
     $command += @('--', 'RunConfiguration.TestSessionTimeout=600000')
     if ($Suite -eq 'Vm') {
         # Its guests run three kernels; there is no network inside the lab to fetch them.
-        & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) kernel-6.1 kernel-6.12 kernel-6.12-generic
+        & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) kernel-6.1 kernel-6.12 kernel-6.12-generic kexec
         $command = Get-LabCommand $command
     }
 

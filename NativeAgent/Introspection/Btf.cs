@@ -118,7 +118,7 @@ internal sealed class Btf
     {
         byte[] name = Encoding.ASCII.GetBytes(type);
         byte[] wanted = Encoding.ASCII.GetBytes(member);
-        (int Offset, int Length, int ElementBytes)? found = null;
+        (int Offset, int Length, int ElementBytes, uint Size)? found = null;
         offset = length = elementBytes = 0;
         foreach (int at in _types)
         {
@@ -127,14 +127,21 @@ internal sealed class Btf
                 continue;
             }
 
+            // As for TrySize: what lies within the struct can be told in 32 bits.
+            uint size = Word(_data, at + 8);
+            if (size > int.MaxValue)
+            {
+                return false;
+            }
+
             int budget = 4096;
-            if (!TryFind(at, wanted, 0, 0, ref budget, out ulong bits, out uint memberType) || bits % 8 != 0 || bits / 8 >= Word(_data, at + 8))
+            if (!TryFind(at, wanted, 0, 0, ref budget, out ulong bits, out uint memberType) || bits % 8 != 0 || bits / 8 >= size)
             {
                 return false;
             }
 
             Array(memberType, out int elements, out int bytes);
-            var now = ((int)(bits / 8), elements, bytes);
+            var now = ((int)(bits / 8), elements, bytes, size);
             if (found is { } before && before != now)
             {
                 return false;
@@ -143,7 +150,7 @@ internal sealed class Btf
             found = now;
         }
 
-        (offset, length, elementBytes) = found ?? default;
+        (offset, length, elementBytes, _) = found ?? default;
         return found is not null;
     }
 

@@ -13,11 +13,13 @@
 //   holes MIB         takes memory for good and gives every other page back: free memory in single pages
 //   stat              what was found so far                   meminfo from /proc/meminfo, in kB
 //   sh COMMAND        runs a shell command                    poweroff, reboot
+//   kexec KERNEL INITRD    starts another kernel, with this one's command line, without the firmware
 //
 // Locks: `list_lock` guards the array of chunks: workers and `verify` hold it for reading while they work on a chunk,
 // so a chunk found in the array stays. A chunk's own lock guards its memory and generations. Order: list, chunk.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -28,6 +30,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -391,6 +394,28 @@ static void command_shell(const char *arguments) {
     reply("ok status=%d output=%s", WIFEXITED(status) ? WEXITSTATUS(status) : 255, text);
 }
 
+// Answers before it is done: a second later this oracle is gone.
+static void command_kexec(const char *arguments) {
+    char kernel_path[256] = "", initrd_path[256] = "";
+    sscanf(arguments, "%255s %255s", kernel_path, initrd_path);
+    int kernel = open(kernel_path, O_RDONLY | O_CLOEXEC), initrd = open(initrd_path, O_RDONLY | O_CLOEXEC);
+    int source = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+    char text[2048];
+    ssize_t length = source < 0 ? -1 : read(source, text, sizeof text - 1);
+    if (kernel < 0 || initrd < 0 || length < 1) { reply("error cannot open: %s", strerror(errno)); return; }
+    text[length - 1] = 0;
+    if (syscall(SYS_kexec_file_load, kernel, initrd, (unsigned long)length, text, 0UL) != 0) {
+        reply("error kexec_file_load: %s", strerror(errno));
+        return;
+    }
+    if (fork() == 0) {
+        sleep(1);
+        reboot(RB_KEXEC);
+        _exit(1);
+    }
+    reply("ok");
+}
+
 static void carry_out(const char *name, const char *arguments) {
     if (!strcmp(name, "fill")) command_take(arguments, false);
     else if (!strcmp(name, "fresh")) command_take(arguments, true);
@@ -404,6 +429,7 @@ static void carry_out(const char *name, const char *arguments) {
     else if (!strcmp(name, "meminfo"))
         reply("ok MemTotal=%" PRIu64 " MemFree=%" PRIu64 " MemAvailable=%" PRIu64, meminfo("MemTotal"),
               meminfo("MemFree"), meminfo("MemAvailable"));
+    else if (!strcmp(name, "kexec")) command_kexec(arguments);
     else if (!strcmp(name, "poweroff")) reboot(RB_POWER_OFF);
     else if (!strcmp(name, "reboot")) reboot(RB_AUTOBOOT);
     else reply("error no such command: '%.40s'", name);

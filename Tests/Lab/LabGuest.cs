@@ -200,7 +200,7 @@ public sealed class LabGuest
             "-pidfile", RunDirectory + "/pid",
             .. _options.Bare
                 ? (string[])["-kernel", LabPaths.BareGuest]
-                : ["-kernel", LabPaths.Kernel(_options.Kernel), "-initrd", LabPaths.Initramfs,
+                : ["-kernel", LabPaths.Kernel(_options.Kernel), "-initrd", LabPaths.Initramfs(_options.Kexec),
                    "-append", $"console=ttyS0 quiet loglevel=1 panic=1 {_options.KernelArguments}".TrimEnd()],
             .. _options.QemuArguments,
             "-daemonize",

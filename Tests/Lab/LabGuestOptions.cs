@@ -49,6 +49,9 @@ public sealed record LabGuestOptions
     /// <summary>In how many NUMA nodes, each with a RAM block of its own, the memory comes: 1 to 4.</summary>
     public int NumaNodes { get; init; } = 1;
 
+    /// <summary>Whether it has kernel 6.12 and an initramfs to start by the oracle's <c>kexec /kexec/kernel /kexec/initrd</c> (`prepare kexec`).</summary>
+    public bool Kexec { get; init; }
+
     /// <summary>More words for the guest kernel's command line.</summary>
     public string KernelArguments { get; init; } = "";
 

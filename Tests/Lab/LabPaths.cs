@@ -10,7 +10,7 @@ internal static class LabPaths
 
     public static string Enclosure => Require(Path.Combine(Cache, "enclosure"), "");
 
-    public static string Initramfs => Require(Path.Combine(Cache, "initramfs"), "");
+    public static string Initramfs(bool kexec) => Require(Path.Combine(Cache, kexec ? "initramfs-kexec" : "initramfs"), kexec ? "kexec" : "");
 
     public static string BareGuest => Require(Path.Combine(Cache, "bare.elf"), "");
 

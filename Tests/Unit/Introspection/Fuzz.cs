@@ -26,8 +26,10 @@ internal static partial class Fuzz
     private static string Directory => Path.Combine(AppContext.BaseDirectory, "Introspection", "Corpus");
 
     /// <summary>The names of the inputs kept of one kind.</summary>
-    public static TheoryData<string> Corpus(string kind)
-        => [.. System.IO.Directory.GetFiles(Directory, kind + "-*.bin").Select(file => Path.GetFileName(file)!).Order(StringComparer.Ordinal)];
+    public static TheoryData<string> Corpus(string kind) => [.. Names(kind)];
+
+    public static IEnumerable<string> Names(string kind)
+        => System.IO.Directory.GetFiles(Directory, kind + "-*.bin").Select(file => Path.GetFileName(file)!).Order(StringComparer.Ordinal);
 
     public static byte[] Read(string name) => File.ReadAllBytes(Path.Combine(Directory, name));
 
@@ -59,7 +61,7 @@ internal static partial class Fuzz
     {
         var seeds = new List<byte[]>();
         var outcomes = new HashSet<string>(StringComparer.Ordinal);
-        foreach (byte[] input in first.Concat(Corpus(kind).Select(row => Read((string)row[0]))))
+        foreach (byte[] input in first.Concat(Names(kind).Select(Read)))
         {
             outcomes.Add(Survive(survive, input, "Kept"));
             seeds.Add(input);

@@ -26,9 +26,7 @@ public sealed class KernelSymbolsTests
     private static readonly (string Name, uint Offset)[] s_symbols =
         [("_stext", 0), ("first", 0x10), (s_long, 0x20), ("__start_BTF", 0x1234), ("__stop_BTF", 0x2345), ("saved_command_line", 0x7fff_0000)];
 
-    public static TheoryData<string> Corpus => [.. Directory.GetFiles(CorpusDirectory, "kallsyms-*.bin").Select(file => Path.GetFileName(file)!)];
-
-    private static string CorpusDirectory => Path.Combine(AppContext.BaseDirectory, "Introspection", "Corpus");
+    public static TheoryData<string> Corpus => Fuzz.Corpus("kallsyms");
 
     [Theory]
     [InlineData(false)]
@@ -72,7 +70,7 @@ public sealed class KernelSymbolsTests
     public void Kept_tables_are_survived(string file)
     {
         using var host = new Host();
-        Survive(host, File.ReadAllBytes(Path.Combine(CorpusDirectory, file)), file);
+        Survive(host, Fuzz.Read(file), file);
     }
 
     [Fact]
@@ -82,9 +80,9 @@ public sealed class KernelSymbolsTests
         int first = Environment.TickCount & 0xffffff;
         var outcomes = new HashSet<string>(StringComparer.Ordinal);
         using var host = new Host();
-        foreach (object[] row in Corpus)
+        foreach (string name in Fuzz.Names("kallsyms"))
         {
-            outcomes.Add(Survive(host, Fuzz.Read((string)row[0]), "Kept"));
+            outcomes.Add(Survive(host, Fuzz.Read(name), name));
         }
 
         foreach (int round in Fuzz.Rounds(Rounds))

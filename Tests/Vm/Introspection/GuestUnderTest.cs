@@ -12,6 +12,11 @@ internal sealed class GuestUnderTest : IDisposable
     private readonly FCtrans.Lab.Lab _lab = new();
 
     public GuestUnderTest(string kernel, long mebibytes, string kernelArguments = "", params string[] qemuArguments)
+        : this(kernel, mebibytes, kexec: false, kernelArguments, qemuArguments)
+    {
+    }
+
+    public GuestUnderTest(string kernel, long mebibytes, bool kexec, string kernelArguments, params string[] qemuArguments)
     {
         try
         {
@@ -20,7 +25,7 @@ internal sealed class GuestUnderTest : IDisposable
             {
                 // The pairs that Debian has: bookworm, and bookworm-backports.
                 Qemu = kernel.StartsWith("6.12", StringComparison.Ordinal) ? "10.0" : "7.2",
-                Name = "guest", Kernel = kernel, MemoryBytes = mebibytes << 20, KernelArguments = kernelArguments,
+                Name = "guest", Kernel = kernel, MemoryBytes = mebibytes << 20, KernelArguments = kernelArguments, Kexec = kexec,
                 QemuArguments = qemuArguments,
             });
             Monitor = QemuMonitor.Connect(Host.PathOf(Guest.MonitorPath), TimeSpan.FromSeconds(10));

@@ -178,6 +178,49 @@ public sealed class UnusedPagesTests
             TimeSpan.FromSeconds(30)));
     }
 
+    [Fact]
+    public async Task A_kexec_is_noticed_and_costs_no_page_in_use()
+    {
+        using var vm = new GuestUnderTest("6.12", 512, kexec: true, "");
+        using var unused = new PageBitmap(vm.Ram.PageCount);
+        using var pages = vm.OpenUnused(mayMap: false);
+        vm.Guest.Invoke("fill 100");
+        vm.Guest.Invoke("free 60");
+        Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
+        var first = pages.Kernel;
+        vm.Guest.Invoke("kexec /kexec/kernel /kexec/initrd");
+        // The oracle of the kernel that comes holds nothing.
+        var booted = Task.Run(() => SpinWait.SpinUntil(
+            () => vm.Guest.Invoke("stat", TimeSpan.FromSeconds(120))["pages"] == 0, TimeSpan.FromSeconds(120)));
+
+        // All the way from one kernel to the other what is called unused is overwritten. The copying of the new kernel to its place, its
+        // loader and its first steps run while the old one's structures still lie in memory, whole.
+        bool lost = false;
+        do
+        {
+            vm.Monitor.Stop();
+            if (pages.Refresh(unused).Method == UnusedFigures.Buddy)
+            {
+                Overwrite(vm, unused);
+            }
+            else
+            {
+                lost = true;
+            }
+
+            vm.Monitor.Cont();
+            // The guest is to come to its next kernel, too.
+            await Task.WhenAny(booted, Task.Delay(100));
+        }
+        while (!booted.IsCompleted);
+        Assert.True(await booted, "The second kernel did not start.");
+        Assert.True(lost, "That another kernel starts was not noticed.");
+        Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
+        Assert.NotSame(first, pages.Kernel);
+        vm.Guest.Invoke("fill 200");
+        Assert.Equal(0, vm.Guest.Invoke("verify", TimeSpan.FromSeconds(60))["errors"]);
+    }
+
     [Theory]
     [InlineData("6.1", true, "")]
     [InlineData("6.12", true, "-smp 2")]
