@@ -181,11 +181,11 @@ public sealed class UnusedPagesTests
     [Fact]
     public async Task A_kexec_is_noticed_and_costs_no_page_in_use()
     {
-        using var vm = new GuestUnderTest("6.12", 512, kexec: true, "");
+        using var vm = new GuestUnderTest("6.12", 320, kexec: true, "");
         using var unused = new PageBitmap(vm.Ram.PageCount);
         using var pages = vm.OpenUnused(mayMap: false);
-        vm.Guest.Invoke("fill 100");
-        vm.Guest.Invoke("free 60");
+        vm.Guest.Invoke("fill 60");
+        vm.Guest.Invoke("free 40");
         Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
         var first = pages.Kernel;
         vm.Guest.Invoke("kexec /kexec/kernel /kexec/initrd");
@@ -210,14 +210,14 @@ public sealed class UnusedPagesTests
 
             vm.Monitor.Cont();
             // The guest is to come to its next kernel, too.
-            await Task.WhenAny(booted, Task.Delay(100));
+            await Task.WhenAny(booted, Task.Delay(250));
         }
         while (!booted.IsCompleted);
         Assert.True(await booted, "The second kernel did not start.");
         Assert.True(lost, "That another kernel starts was not noticed.");
         Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
         Assert.NotSame(first, pages.Kernel);
-        vm.Guest.Invoke("fill 200");
+        vm.Guest.Invoke("fill 80");
         Assert.Equal(0, vm.Guest.Invoke("verify", TimeSpan.FromSeconds(60))["errors"]);
     }
 
