@@ -3,6 +3,7 @@ using System.Management.Automation;
 using System.Net;
 using System.Reflection;
 using FCtrans.Client;
+using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
@@ -76,6 +77,13 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
     [ValidateNotNull]
     public IPAddress? DataAddress { get; set; }
 
+    /// <summary>
+    /// Have the workers of split VMs that another version of the agent runs there go on under this version. Their VMs run on; who needs a page
+    /// of another host meanwhile waits some tenths of a second.
+    /// </summary>
+    [Parameter]
+    public SwitchParameter UpgradeWorker { get; set; }
+
     /// <inheritdoc/>
     protected override void ProcessRecord() => _names.AddRange(HostName);
 
@@ -147,7 +155,7 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
             {
                 WriteVerbose($"{host.Name}: connected to {host.Connection.Settings.Address}:{host.Port} as {host.UserName}, host key "
                     + $"{host.HostKeyFingerprint}, agent {host.AgentPath}; after {watch.Elapsed.TotalSeconds:0.0} s.");
-                WriteObject(host);
+                WriteObject(UpToDate(host));
             }
             else
             {
@@ -155,6 +163,38 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
                 ForItem(settings.Name ?? settings.HostName, () => task.GetAwaiter().GetResult());
             }
         }
+    }
+
+    /// <summary>The host, its workers brought under this agent when that is wanted.</summary>
+    private KvmHost UpToDate(KvmHost host)
+    {
+        if (host.OutdatedWorkers == 0)
+        {
+            return host;
+        }
+
+        string workers = host.OutdatedWorkers == 1 ? "1 worker of a split VM" : $"{host.OutdatedWorkers} workers of split VMs";
+        if (!UpgradeWorker)
+        {
+            WriteWarning($"{host.Name}: {workers} on this host still run another version of the agent. Connect-KvmHost -UpgradeWorker brings them under this one.");
+            return host;
+        }
+
+        if (!ShouldProcess(host.Name, $"Have {workers} go on under this agent"))
+        {
+            return host;
+        }
+
+        ForItem(host.Name, () =>
+        {
+            foreach (WorkerSpec spec in Await(host.Connection.UpgradeWorkersAsync))
+            {
+                WriteVerbose($"{host.Name}: the {spec.Role} worker of '{spec.VmName}' goes on under {host.AgentPath}.");
+            }
+
+            Await(host.Connection.GetHostAsync);
+        });
+        return new KvmHost(host.Connection);
     }
 
     private static string ModuleDirectory() =>

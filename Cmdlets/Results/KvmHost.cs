@@ -18,6 +18,7 @@ public sealed class KvmHost
         MemoryTotalBytes = info.MemoryTotalBytes;
         MemoryAvailableBytes = info.MemoryAvailableBytes;
         RamDirectoryFreeBytes = info.RamDirectoryFreeBytes;
+        OutdatedWorkers = (int)info.OutdatedWorkers;
         Capabilities = [.. info.Capabilities.Select(c => new KvmHostCapability(c))];
     }
 
@@ -65,6 +66,9 @@ public sealed class KvmHost
 
     /// <summary>Free space where guests' memory lies (/dev/shm).</summary>
     public ulong RamDirectoryFreeBytes { get; }
+
+    /// <summary>How many workers of split VMs run the program of another agent here. Connect-KvmHost -UpgradeWorker brings them under this one.</summary>
+    public int OutdatedWorkers { get; }
 
     /// <summary>What FCtrans needs of a host, and whether it is there.</summary>
     public IReadOnlyList<KvmHostCapability> Capabilities { get; }

@@ -88,6 +88,18 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
         return new RemoveWorkerReply();
     });
 
+    public override Task<UpgradeWorkersReply> UpgradeWorkers(UpgradeWorkersRequest request, ServerCallContext context) => Off(() =>
+    {
+        var reply = new UpgradeWorkersReply();
+        foreach (var directory in WorkerUpgrade.Outdated().ToList())
+        {
+            WorkerUpgrade.Upgrade(directory, context.CancellationToken);
+            reply.Upgraded.Add(directory.ReadSpec());
+        }
+
+        return reply;
+    });
+
     private static QemuProcess FindVm(string name)
     {
         var vms = QemuProcesses.Find().Where(vm => vm.Name == name).ToList();

@@ -1,5 +1,6 @@
 using System.Globalization;
 using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Workers;
 using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Rpc;
@@ -19,6 +20,7 @@ internal static class HostInspector
             RamDirectoryFreeBytes = Directory.Exists(HostCapabilities.RamDirectory) ? (ulong)new DriveInfo(HostCapabilities.RamDirectory).AvailableFreeSpace : 0,
             ProcessorCount = (uint)Environment.ProcessorCount,
             ConnectionAddress = ConnectionAddress(),
+            OutdatedWorkers = (uint)WorkerUpgrade.Outdated().Count(),
         };
         info.QemuVersion = HostCapabilities.QemuVersion();
         info.ProcessorFlags.AddRange(DestinationChecks.ProcessorFlags());

@@ -147,6 +147,13 @@ internal static class WorkerManager
         }
     }
 
+    /// <summary>As a crash of both would end them: what they have is in their files, and nobody starts the worker again.</summary>
+    public static void Kill(WorkerDirectory directory)
+    {
+        Signal(directory.RunningProcess(Markers.SupervisorPid), SigKill, s_stopTimeout);
+        Signal(directory.RunningProcess(Markers.WorkerPid), SigKill, s_stopTimeout);
+    }
+
     /// <summary>The supervisor first, so that it does not start the worker again.</summary>
     private static void Stop(WorkerDirectory directory)
     {

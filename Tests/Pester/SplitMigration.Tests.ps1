@@ -118,6 +118,32 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         (Get-VmRemotePaging -KvmHost $main).LimitBytes | Should -Be $mainMemory
     }
 
+    It 'goes on when the <Role> worker on <HostName> comes under another version of the agent' -ForEach @(
+        @{ Role = 'main'; HostName = 'main' }
+        @{ Role = 'sub'; HostName = 'sub1' }
+    ) {
+        $labHost = $setup.Host[$HostName]
+        $before = Invoke-OnHost $labHost "grep -h . /run/fctrans/*/$Role/worker.pid /run/fctrans/*/$Role/supervisor.pid"
+        # Another file at the agent's place: the workers run the one that was there.
+        $path = $setup.Connection[$HostName].AgentPath
+        $null = Invoke-OnHost $labHost "cp -p '$path' '$path.new' && mv '$path.new' '$path'"
+        $connect = @{ HostName = $labHost.Address; KeyFile = $setup.Lab.KeyPath; KnownHostsFile = $setup.Lab.KnownHostsPath; Name = 'again' }
+        try {
+            (Connect-KvmHost @connect -WarningVariable warnings -WarningAction SilentlyContinue).OutdatedWorkers | Should -Be 1
+            "$warnings" | Should -BeLike '*-UpgradeWorker*'
+            (Connect-KvmHost @connect -UpgradeWorker).OutdatedWorkers | Should -Be 0
+        }
+        finally {
+            Disconnect-KvmHost again
+        }
+
+        $after = Invoke-OnHost $labHost "grep -h . /run/fctrans/*/$Role/worker.pid /run/fctrans/*/$Role/supervisor.pid"
+        foreach ($id in $after -split '\s+') { $before -split '\s+' | Should -Not -Contain $id }
+        foreach ($id in $after -split '\s+') { Invoke-OnHost $labHost "readlink /proc/$id/exe" | Should -Be $path }
+        (Get-LabGuestStat -Guest $guest -FullPass -TimeoutSeconds 240).errors | Should -Be 0
+        (Get-VmRemotePaging -KvmHost $main).State | Should -Be 'paging'
+    }
+
     It 'goes on without a sub-host that is removed while it runs' {
         $removed = Remove-VmSubHost vm1 $setup.Host.sub2.Address -Confirm:$false -PassThru
         $removed.SubHostStates -join ' ' | Should -Be 'serving left'

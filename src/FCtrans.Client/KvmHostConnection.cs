@@ -258,6 +258,11 @@ public sealed class KvmHostConnection : IDisposable
             s_startLimit, cancellation,
             e => e.StatusCode == StatusCode.NotFound ? Failure.MigrationNotFound($"{splitId} on '{Name}'") : null);
 
+    /// <summary>Has the workers that another agent's program runs go on under this one; returns what they are for.</summary>
+    public async Task<IReadOnlyList<WorkerSpec>> UpgradeWorkersAsync(CancellationToken cancellation) => (await _channel.CallAsync(
+        "upgrading the host's workers", o => _agent.UpgradeWorkersAsync(new UpgradeWorkersRequest(), o), s_startLimit, cancellation)
+        .ConfigureAwait(false)).Upgraded;
+
     /// <summary>One worker on this host. Nothing is sent before its first call.</summary>
     /// <exception cref="ArgumentException">What is given names no worker.</exception>
     public WorkerConnection ConnectWorker(string splitId, WorkerRole role, string vm) => new(_channel, splitId, role, vm);
