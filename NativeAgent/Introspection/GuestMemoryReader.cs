@@ -1,5 +1,6 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Tracking;
 using Microsoft.Win32.SafeHandles;
 
 namespace FCtrans.Agent.Introspection;
@@ -11,6 +12,9 @@ namespace FCtrans.Agent.Introspection;
 internal sealed unsafe class GuestMemoryReader(GuestRam ram)
 {
     public GuestRam Ram { get; } = ram;
+
+    /// <summary>Gets each page that is read, while it is set; null: nobody asks. Only where one thread reads.</summary>
+    public PageBitmap? Reads { get; set; }
 
     /// <summary>Fills <paramref name="buffer"/>; false (with undefined content) when a byte of it is not RAM or can't be read.</summary>
     public bool TryRead(GuestPhysicalAddress address, Span<byte> buffer)
@@ -31,6 +35,12 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
                 {
                     return false;
                 }
+            }
+
+            if (Reads is { } reads && Ram.TryPageOf(new(at), out long page))
+            {
+                long last = page + (long)(((at & (PageIndex.PageSize - 1)) + (ulong)bytes - 1) >> PageIndex.PageShift);
+                reads.Fill(new(page, last + 1 - page), true);
             }
 
             buffer = buffer[bytes..];

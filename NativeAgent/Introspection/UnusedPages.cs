@@ -169,13 +169,55 @@ internal sealed class UnusedPages : IUnusedPages
         FindMilliseconds = findMilliseconds,
     };
 
-    /// <summary>Sets the pages of the guest's kernel itself in <paramref name="into"/>, as of the last <see cref="Refresh"/>; see <see cref="KernelPageSet"/>.</summary>
+    /// <summary>
+    /// Sets the pages of the guest's kernel itself in <paramref name="into"/>, as of the last <see cref="Refresh(PageBitmap)"/>, see <see cref="KernelPageSet"/>,
+    /// and all others that a look reads: where they stay, the guest's free memory can be told, wherever the rest of it lies.
+    /// </summary>
     public void KernelPages(PageBitmap into, PageBitmap unused)
     {
         if (_kernel is not null)
         {
             KernelPageSet.AddTo(_kernel, _ram, into);
             KernelDataPages.AddTo(_kernel, _ram, unused, into);
+            AddReads(_kernel, into);
+        }
+    }
+
+    /// <summary>
+    /// Takes the steps of a look that begins with nothing but the processors' registers, and notes what they read. The page structures, which
+    /// may be read through a mapping, are the kernel's own pages; so is what describes them but for memory that the boot reserved.
+    /// </summary>
+    private void AddReads(GuestKernel kernel, PageBitmap into)
+    {
+        using var nothing = new PageBitmap(_ram.PageCount);
+        _memory.Reads = into;
+        try
+        {
+            kernel.Forget();
+            if (_processors?.Invoke() is { } processors)
+            {
+                _ = VmCoreInfoPointers.Find(_memory, processors);
+                _ = GuestProcessor.Run(processors, kernel, out _);
+            }
+
+            _ = GuestKernel.TryOpen(_memory, kernel.InfoPage, out _);
+            foreach (ref readonly var segment in _ram.Segments)
+            {
+                ulong end = (segment.Start + segment.Bytes - 1) >> kernel.Sections.SectionBits;
+                for (ulong section = segment.Start >> kernel.Sections.SectionBits; section <= end; section++)
+                {
+                    _ = kernel.Sections.TryGet(section, out _);
+                }
+            }
+
+            _ = KernelSymbols.TryRead(kernel, KernelSymbols.Wanted, out _);
+            _ = PagePoisoning.CommandLine(kernel);
+            _ = GuestCounters.TryRead(kernel, out _);
+            _ = PerCpuFreePages.TryOpen(kernel, _ram)?.AddTo(nothing);
+        }
+        finally
+        {
+            _memory.Reads = null;
         }
     }
 

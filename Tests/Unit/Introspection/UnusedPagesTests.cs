@@ -172,6 +172,40 @@ public sealed class UnusedPagesTests
         Assert.InRange(bitmap.Count(), 2048 + 512, 2048 + 512 + 64);
     }
 
+    [Fact]
+    public void Where_the_kernels_own_pages_are_a_look_needs_no_others()
+    {
+        using var guest = new SyntheticGuest(new());
+        guest.PointTo(guest.InfoPage);
+        guest.SetFree(s_high, 10);
+        guest.SetFree(s_high + 9000, 3);
+        using var unused = new PageBitmap(guest.Ram.PageCount);
+        using var kernels = new PageBitmap(guest.Ram.PageCount);
+        var processor = new GuestProcessor(0x8005_0033, guest.Root, 0, 0xd01);
+        using (var pages = UnusedPages.Open(guest.Ram, mayMap: true, () => [processor]))
+        {
+            _ = pages.Refresh(unused);
+            pages.KernelPages(kernels, unused);
+        }
+
+        // All else lies on another host: it reads as zeros.
+        foreach (var segment in guest.Ram.Segments.ToArray())
+        {
+            for (ulong at = segment.Start; at < segment.Start + segment.Bytes; at += 4096)
+            {
+                if (!kernels[guest.PageOf(at >> 12)])
+                {
+                    guest.PunchHole(at, 4096);
+                }
+            }
+        }
+
+        using var there = UnusedPages.Open(guest.Ram, mayMap: false, () => [processor]);
+        var figures = there.Refresh(unused);
+        Assert.Equal((UnusedFigures.Buddy, ""), (figures.Method, figures.Reason));
+        Assert.Equal(1024 + 8, figures.Free);
+    }
+
     private static readonly ulong s_high = SyntheticGuest.HighStart >> 12;
 
     /// <summary>What a guest does: a page is touched only when it is in use.</summary>
