@@ -320,7 +320,11 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
     $command = @('dotnet', 'test', $assembly, '--logger', "trx;LogFileName=$Suite.trx", '--logger', 'console;verbosity=quiet', '--results-directory', $Results)
     if ($Filter) { $command += @('--filter', "FullyQualifiedName~$Filter") }
     $command += @('--', 'RunConfiguration.TestSessionTimeout=600000')
-    if ($Suite -eq 'Vm') {
+    if ($Suite -eq 'Kernel') {
+        # It looks at machines of both QEMUs that are supported.
+        & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) qemu-10.0
+    }
+    elseif ($Suite -eq 'Vm') {
         # Its guests run three kernels; there is no network inside the lab to fetch them.
         & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) kernel-6.1 kernel-6.12 kernel-6.12-generic kexec
         $command = Get-LabCommand $command

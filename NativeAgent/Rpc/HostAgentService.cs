@@ -91,7 +91,7 @@ internal sealed class HostAgentService : HostAgent.HostAgentBase
     public override Task<UpgradeWorkersReply> UpgradeWorkers(UpgradeWorkersRequest request, ServerCallContext context) => Off(() =>
     {
         var reply = new UpgradeWorkersReply();
-        foreach (var directory in WorkerUpgrade.Outdated().ToList())
+        foreach (var directory in WorkerUpgrade.Outdated())
         {
             WorkerUpgrade.Upgrade(directory, context.CancellationToken);
             reply.Upgraded.Add(directory.ReadSpec());

@@ -20,7 +20,7 @@ internal static class HostInspector
             RamDirectoryFreeBytes = Directory.Exists(HostCapabilities.RamDirectory) ? (ulong)new DriveInfo(HostCapabilities.RamDirectory).AvailableFreeSpace : 0,
             ProcessorCount = (uint)Environment.ProcessorCount,
             ConnectionAddress = ConnectionAddress(),
-            OutdatedWorkers = (uint)WorkerUpgrade.Outdated().Count(),
+            OutdatedWorkers = (uint)WorkerUpgrade.Outdated().Count,
         };
         info.QemuVersion = HostCapabilities.QemuVersion();
         info.ProcessorFlags.AddRange(DestinationChecks.ProcessorFlags());

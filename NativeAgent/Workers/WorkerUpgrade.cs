@@ -13,12 +13,18 @@ internal static class WorkerUpgrade
     private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(5);
 
     /// <summary>Those that hold memory of a VM that has been split. A migration under way is left alone: it ends by itself.</summary>
-    public static IEnumerable<WorkerDirectory> Outdated() => WorkerDirectory.All().Where(directory =>
-        directory.Role is WorkerRole.Main or WorkerRole.Sub
-        && directory.Has(Markers.Ready) && !directory.Has(Markers.Ended)
-        && (directory.Role != WorkerRole.Main || directory.Has(Markers.Ran))
-        && directory.RunningProcess(Markers.WorkerPid) is var pid and > 0
-        && ProgramOf(pid) is { } program && program != Environment.ProcessPath);
+    public static IReadOnlyList<WorkerDirectory> Outdated()
+    {
+        try
+        {
+            return [.. WorkerDirectory.All().Where(IsOutdated)];
+        }
+        catch (UnauthorizedAccessException)
+        {
+            // Workers are root's: whoever is not may look at the host all the same.
+            return [];
+        }
+    }
 
     /// <summary>Returns when it serves again.</summary>
     /// <exception cref="InvalidOperationException">It does not: says where its log is.</exception>
@@ -40,6 +46,13 @@ internal static class WorkerUpgrade
             Thread.Sleep(s_poll);
         }
     }
+
+    private static bool IsOutdated(WorkerDirectory directory)
+        => directory.Role is WorkerRole.Main or WorkerRole.Sub
+            && directory.Has(Markers.Ready) && !directory.Has(Markers.Ended)
+            && (directory.Role != WorkerRole.Main || directory.Has(Markers.Ran))
+            && directory.RunningProcess(Markers.WorkerPid) is var pid and > 0
+            && ProgramOf(pid) is { } program && program != Environment.ProcessPath;
 
     /// <summary>The file that a process runs, with a note of the kernel's when it was removed or replaced; null when the process has ended.</summary>
     private static string? ProgramOf(int processId)

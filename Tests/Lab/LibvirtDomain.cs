@@ -36,7 +36,7 @@ internal static class LibvirtDomain
         [
             "/bin/sh", "-c",
             $"mkdir -p {Images} && chmod 711 /var/lib/libvirt {Images} && cp '{LabPaths.Kernel(options.Kernel)}' {Images}/kernel && "
-            + $"cp '{LabPaths.Initramfs}' {Images}/initramfs && chmod 644 {Images}/* && chmod 777 '{guest.RunDirectory}' && "
+            + $"cp '{LabPaths.Initramfs(options.Kexec)}' {Images}/initramfs && chmod 644 {Images}/* && chmod 777 '{guest.RunDirectory}' && "
             + $"cat >{Images}/{guest.Name}.xml <<'XML'\n{xml}\nXML\n{start}",
         ];
     }
