@@ -23,7 +23,7 @@ public static class HostReachability
         string address = to.DataAddress;
         ByteString token = ByteString.CopyFrom(RandomNumberGenerator.GetBytes(32));
         using var listening = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        IAsyncEnumerator<int> port = to.ListenForProbeAsync(new ListenForProbeRequest { Address = address, Token = token }, listening.Token)
+        IAsyncEnumerator<ListeningForProbe> port = to.ListenForProbeAsync(new ListenForProbeRequest { Address = address, Token = token }, listening.Token)
             .GetAsyncEnumerator(listening.Token);
         try
         {
@@ -32,13 +32,13 @@ public static class HostReachability
                 return [];
             }
 
-            var request = new ProbeRequest { Address = address, Port = (uint)port.Current, Token = token };
+            var request = new ProbeRequest { Address = address, Port = port.Current.Port, Token = token };
             ProbeReply[] replies = await Task.WhenAll(from.Select(h => h.ProbeAsync(request, cancellation))).ConfigureAwait(false);
             return [.. replies.Zip(from).Select(p => Check(
                 p.First.Reached,
                 p.First.Reached
                     ? $"From {p.Second.Name}: {address} answers after {p.First.Microseconds:0} µs."
-                    : $"From {p.Second.Name}: {address}, port {port.Current}: {p.First.Detail.TrimEnd('.')}.",
+                    : $"From {p.Second.Name}: {address}, port {port.Current.Port}: {p.First.Detail.TrimEnd('.')}.",
                 p.First.Reached
                     ? ""
                     : $"Let TCP from {p.Second.Name} to the ports that the check data-address names through the firewalls in between, or connect with another -DataAddress."))];

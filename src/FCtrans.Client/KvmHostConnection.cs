@@ -114,38 +114,9 @@ public sealed class KvmHostConnection : IDisposable
 
     /// <summary>Opens a port for a probe and gives its number; the port is closed when the enumeration ends.</summary>
     /// <exception cref="FCtransException">DataPortRefused.</exception>
-    internal async IAsyncEnumerable<int> ListenForProbeAsync(ListenForProbeRequest request, [EnumeratorCancellation] CancellationToken cancellation)
-    {
-        const string what = "opening a port for a probe";
-        using HostCalls.Measurement measurement = HostCalls.Begin(Name, what);
-        using AsyncServerStreamingCall<ListeningForProbe> call = _agent.ListenForProbe(request, new CallOptions(cancellationToken: cancellation));
-        while (true)
-        {
-            try
-            {
-                if (!await call.ResponseStream.MoveNext(cancellation).ConfigureAwait(false))
-                {
-                    yield break;
-                }
-
-                measurement.Answered(true);
-            }
-            catch (RpcException e) when (e.StatusCode == StatusCode.Cancelled && cancellation.IsCancellationRequested)
-            {
-                throw new OperationCanceledException(cancellation);
-            }
-            catch (RpcException e) when (e.StatusCode is StatusCode.FailedPrecondition or StatusCode.InvalidArgument)
-            {
-                throw Failure.DataPortRefused(Name, e.Status.Detail, e);
-            }
-            catch (RpcException e)
-            {
-                throw await _channel.TranslateAsync(e, what, Settings.Timeout).ConfigureAwait(false);
-            }
-
-            yield return (int)call.ResponseStream.Current.Port;
-        }
-    }
+    internal IAsyncEnumerable<ListeningForProbe> ListenForProbeAsync(ListenForProbeRequest request, CancellationToken cancellation) => StreamAsync(
+        "opening a port for a probe", o => _agent.ListenForProbe(request, o), Settings.Timeout, cancellation,
+        e => e.StatusCode is StatusCode.FailedPrecondition or StatusCode.InvalidArgument ? Failure.DataPortRefused(Name, e.Status.Detail, e) : null);
 
     /// <summary>Connects from this host to a port that another has opened for it.</summary>
     internal Task<ProbeReply> ProbeAsync(ProbeRequest request, CancellationToken cancellation) => CallAsync(
@@ -163,12 +134,7 @@ public sealed class KvmHostConnection : IDisposable
     /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
     public Task<UnusedMemory> GetUnusedMemoryAsync(string vm, CancellationToken cancellation) => _channel.CallAsync(
         "a VM's unused memory", o => _agent.GetUnusedMemoryAsync(new GetUnusedMemoryRequest { Vm = vm }, o), s_startLimit,
-        cancellation, e => e.StatusCode switch
-        {
-            StatusCode.NotFound => Failure.VmNotFound(vm, $"'{Name}'"),
-            StatusCode.FailedPrecondition => Failure.VmMemoryUnreadable(vm, e.Status.Detail, e),
-            _ => null,
-        });
+        cancellation, e => MemoryFailure(vm, e));
 
     /// <summary>The same again and again, an answer at once and then one at the end of each interval.</summary>
     /// <exception cref="FCtransException">VmNotFound, VmMemoryUnreadable.</exception>
@@ -185,8 +151,21 @@ public sealed class KvmHostConnection : IDisposable
     public IAsyncEnumerable<OptimizedMemory> OptimizeMemoryAsync(OptimizeMemoryRequest request, CancellationToken cancellation) =>
         MemoryStreamAsync(request.Vm, "giving free memory back", o => _agent.OptimizeMemory(request, o), cancellation);
 
-    private async IAsyncEnumerable<T> MemoryStreamAsync<T>(
-        string vm, string what, Func<CallOptions, AsyncServerStreamingCall<T>> start, [EnumeratorCancellation] CancellationToken cancellation)
+    private IAsyncEnumerable<T> MemoryStreamAsync<T>(
+        string vm, string what, Func<CallOptions, AsyncServerStreamingCall<T>> start, CancellationToken cancellation) =>
+        StreamAsync(what, start, s_startLimit, cancellation, e => MemoryFailure(vm, e));
+
+    private FCtransException? MemoryFailure(string vm, RpcException e) => e.StatusCode switch
+    {
+        StatusCode.NotFound => Failure.VmNotFound(vm, $"'{Name}'"),
+        StatusCode.FailedPrecondition => Failure.VmMemoryUnreadable(vm, e.Status.Detail, e),
+        _ => null,
+    };
+
+    /// <summary>The answers of a call that gives several; what <paramref name="translate"/> has no failure for, the channel has.</summary>
+    private async IAsyncEnumerable<T> StreamAsync<T>(
+        string what, Func<CallOptions, AsyncServerStreamingCall<T>> start, TimeSpan limit, [EnumeratorCancellation] CancellationToken cancellation,
+        Func<RpcException, FCtransException?> translate)
     {
         using HostCalls.Measurement measurement = HostCalls.Begin(Name, what);
         using AsyncServerStreamingCall<T> call = start(new CallOptions(cancellationToken: cancellation));
@@ -205,17 +184,9 @@ public sealed class KvmHostConnection : IDisposable
             {
                 throw new OperationCanceledException(cancellation);
             }
-            catch (RpcException e) when (e.StatusCode == StatusCode.NotFound)
-            {
-                throw Failure.VmNotFound(vm, $"'{Name}'");
-            }
-            catch (RpcException e) when (e.StatusCode == StatusCode.FailedPrecondition)
-            {
-                throw Failure.VmMemoryUnreadable(vm, e.Status.Detail, e);
-            }
             catch (RpcException e)
             {
-                throw await _channel.TranslateAsync(e, what, s_startLimit).ConfigureAwait(false);
+                throw translate(e) ?? await _channel.TranslateAsync(e, what, limit).ConfigureAwait(false);
             }
 
             yield return call.ResponseStream.Current;
