@@ -30,9 +30,6 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, EntryPoint = "send", SetLastError = true)]
     internal static partial nint Send(SafeHandle socket, void* buffer, nuint bytes, int flags);
 
-    [LibraryImport(Name, EntryPoint = "sendfile", SetLastError = true)]
-    internal static partial nint SendFile(SafeHandle socket, SafeFileHandle file, long* offset, nuint bytes);
-
     [LibraryImport(Name, EntryPoint = "sendmsg", SetLastError = true)]
     internal static partial nint SendMessage(SafeHandle socket, MessageHeader* message, int flags);
 
@@ -103,7 +100,6 @@ internal struct PollDescriptor
 internal static class MessageFlag
 {
     public const int DontWait = 0x40;
-    public const int More = 0x8000;
     public const int NoSignal = 0x4000;
 }
 

@@ -235,16 +235,8 @@ internal sealed unsafe class SendLane : IDisposable
             long count = Math.Min(Math.Min(range.Count, PagesPerRead), block.EndPage - range.First);
             var part = new PageRange(range.First, count);
             long before = _connection.BytesSent;
-            if (_options.Reduce && _connection.CanSendFile)
-            {
-                SendFromFile(block, part);
-            }
-            else
-            {
-                Read(block, part);
-                SendBuffer(part);
-            }
-
+            Read(block, part);
+            SendBuffer(part);
             _options.Limiter?.Take(_connection.BytesSent - before);
             range = new PageRange(range.First + count, range.Count - count);
         }
@@ -265,66 +257,8 @@ internal sealed unsafe class SendLane : IDisposable
         }
     }
 
-    /// <summary>
-    /// Where nothing is encrypted, a page that is sent as it is need not be copied at all. Only the blocks that are to be compressed, or
-    /// where a page begins as one of zeros or of one word does, are read.
-    /// </summary>
-    private void SendFromFile(RamBlock block, PageRange range)
-    {
-        var whole = new PageRange(range.First, 0);
-        for (long first = range.First; first < range.End; first += PageCompression.BlockPages)
-        {
-            var part = new PageRange(first, Math.Min(PageCompression.BlockPages, range.End - first));
-            bool compress = _cost.ShouldCompress();
-            if (!compress && !LooksReducible(block, part))
-            {
-                whole = new PageRange(whole.First, part.End - whole.First);
-                continue;
-            }
-
-            SendWhole(block, whole);
-            whole = new PageRange(part.End, 0);
-            Read(block, part);
-            SendBuffer(part, compress);
-        }
-
-        SendWhole(block, whole);
-    }
-
-    private void SendWhole(RamBlock block, PageRange range)
-    {
-        if (range.Count == 0)
-        {
-            return;
-        }
-
-        long startedAt = Stopwatch.GetTimestamp();
-        _connection.SendFile(
-            FrameHeader.Of(FrameType.Pages, range), block.File, (range.First - block.FirstPage) << PageIndex.PageShift, (int)range.Bytes);
-        _cost.Sent(FrameHeader.Size + range.Bytes, Stopwatch.GetTimestamp() - startedAt);
-        Interlocked.Add(ref _pagesSent, range.Count);
-    }
-
-    /// <summary>Whether any of these pages begins with the same eight bytes eight times.</summary>
-    private bool LooksReducible(RamBlock block, PageRange range)
-    {
-        const int look = 8;
-        ulong* words = stackalloc ulong[look];
-        for (long page = range.First; page < range.End; page++)
-        {
-            nint read = SparseFile.Read(block.File, (byte*)words, look * sizeof(ulong), (page - block.FirstPage) << PageIndex.PageShift);
-            if (read != look * sizeof(ulong) || new ReadOnlySpan<ulong>(words, look).IndexOfAnyExcept(words[0]) < 0)
-            {
-                return true;
-            }
-        }
-
-        return false;
-    }
-
     /// <param name="range">What is in the buffer.</param>
-    /// <param name="compress">Whether to try to compress it, where that has been decided.</param>
-    private void SendBuffer(PageRange range, bool? compress = null)
+    private void SendBuffer(PageRange range)
     {
         if (!_options.Reduce)
         {
@@ -352,21 +286,21 @@ internal sealed unsafe class SendLane : IDisposable
             }
             else
             {
-                SendContent(range, start, end, compress);
+                SendContent(range, start, end);
             }
 
             start = end;
         }
     }
 
-    private void SendContent(PageRange range, int start, int end, bool? compress)
+    private void SendContent(PageRange range, int start, int end)
     {
         Interlocked.Add(ref _pagesSent, end - start);
         int plain = start;
         for (int block = start; block < end; block += PageCompression.BlockPages)
         {
             int blockEnd = Math.Min(block + PageCompression.BlockPages, end);
-            if (!(compress ?? _cost.ShouldCompress()) && !IsRepeated(block))
+            if (!_cost.ShouldCompress() && !IsRepeated(block))
             {
                 continue;
             }

@@ -5,7 +5,6 @@ using System.Runtime.CompilerServices;
 using System.Security.Authentication;
 using System.Text;
 using FCtrans.Agent.Memory;
-using Microsoft.Win32.SafeHandles;
 
 namespace FCtrans.Agent.Transport;
 
@@ -19,6 +18,10 @@ internal sealed class FrameConnection : IDisposable
 {
     private const int WriteBufferBytes = 128 * 1024;
     private const int ReadBufferBytes = 64 * 1024;
+    private const int RecordBytes = 16 * 1024;
+
+    // After a large payload comes another: what is read along with its header has to be copied.
+    private const int HeaderReadBytes = 4 * 1024;
 
     private readonly Lock _sendLock = new();
     private readonly Stream _stream;
@@ -32,6 +35,7 @@ internal sealed class FrameConnection : IDisposable
     private int _readAt;
     private int _readEnd;
     private int _payloadLeft;
+    private bool _payloadsAreLarge;
     private bool _helloDone;
     private int _aborted;
     private long _bytesSent;
@@ -87,54 +91,17 @@ internal sealed class FrameConnection : IDisposable
 
             (header with { PayloadBytes = payload.Length }).Write(_write.AsSpan(_writeUsed, FrameHeader.Size));
             _writeUsed += FrameHeader.Size;
-            // Small payloads are gathered; what does not fit is written straight from where it lies.
-            int part = Math.Min(payload.Length, WriteBufferBytes - _writeUsed);
+            // Small payloads are gathered. Of one that does not fit only so much as fills a record of TLS goes with its header: the rest is
+            // written straight from where it lies.
+            int room = WriteBufferBytes - _writeUsed;
+            int part = payload.Length <= room ? payload.Length : Math.Min(room, RecordBytes - (_writeUsed % RecordBytes));
             payload[..part].CopyTo(_write.AsSpan(_writeUsed));
             _writeUsed += part;
-            payload = payload[part..];
-            if (payload.Length > 0)
+            if (part < payload.Length)
             {
                 WriteOut();
-                if (payload.Length <= WriteBufferBytes / 2)
-                {
-                    payload.CopyTo(_write);
-                    _writeUsed = payload.Length;
-                }
-                else
-                {
-                    WriteStream(payload);
-                }
+                WriteStream(payload[part..]);
             }
-        }
-    }
-
-    /// <summary>Whether <see cref="SendFile"/> may be used: without TLS there is nothing to be done to what is sent.</summary>
-    public bool CanSendFile => _plain is not null;
-
-    /// <summary>Sends a frame whose payload is a part of a file, without a copy; as <see cref="SocketStream.WriteFile"/>.</summary>
-    public void SendFile(in FrameHeader header, SafeFileHandle file, long offset, int bytes)
-    {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, FrameHeader.MaxPayloadBytes);
-        lock (_sendLock)
-        {
-            if (WriteBufferBytes - _writeUsed < FrameHeader.Size)
-            {
-                WriteOut();
-            }
-
-            (header with { PayloadBytes = bytes }).Write(_write.AsSpan(_writeUsed, FrameHeader.Size));
-            int used = _writeUsed + FrameHeader.Size;
-            _writeUsed = 0;
-            try
-            {
-                _plain!.WriteFile(_write.AsSpan(0, used), file, offset, bytes);
-            }
-            catch (Exception e) when (IsEndOfStream(e))
-            {
-                throw new IOException("The connection ended: " + e.Message, e);
-            }
-
-            Interlocked.Add(ref _bytesSent, used + bytes);
         }
     }
 
@@ -204,6 +171,7 @@ internal sealed class FrameConnection : IDisposable
         _readAt += FrameHeader.Size;
         _bytesReceived += FrameHeader.Size;
         _payloadLeft = header.PayloadBytes;
+        _payloadsAreLarge = header.PayloadBytes >= ReadBufferBytes;
         if (header.Type == FrameType.Error)
         {
             byte[] text = new byte[Math.Min(header.PayloadBytes, 4096)];
@@ -405,9 +373,10 @@ internal sealed class FrameConnection : IDisposable
         }
 
         Compact();
+        int limit = _payloadsAreLarge ? HeaderReadBytes : ReadBufferBytes;
         while (_readEnd < bytes)
         {
-            int got = ReadStream(_read.AsSpan(_readEnd));
+            int got = ReadStream(_read.AsSpan(_readEnd, limit - _readEnd));
             if (got == 0)
             {
                 return _readEnd == 0 ? false : throw Cut();

@@ -1,7 +1,6 @@
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FCtrans.Agent.Interop;
-using Microsoft.Win32.SafeHandles;
 
 namespace FCtrans.Agent.Transport;
 
@@ -36,40 +35,13 @@ internal sealed unsafe class SocketStream(Socket socket) : Stream
     /// <exception cref="IOException">The connection broke.</exception>
     public int TryRead(Span<byte> buffer) => Receive(buffer, MessageFlag.DontWait);
 
-    public override void Write(ReadOnlySpan<byte> buffer) => Write(buffer, 0);
-
-    /// <summary>
-    /// Sends a part of a file by <c>sendfile(2)</c>: the socket gets the file's pages themselves, and nothing is copied here. What changes
-    /// in them before they have left is sent as it is then. The process ignores SIGPIPE, which this call knows no flag against.
-    /// </summary>
-    /// <param name="before">Goes out first, in the same segment.</param>
-    /// <exception cref="IOException">The connection broke, or the file is shorter than that.</exception>
-    public void WriteFile(ReadOnlySpan<byte> before, SafeFileHandle file, long offset, long bytes)
-    {
-        Write(before, MessageFlag.More);
-        long end = offset + bytes;
-        while (offset < end)
-        {
-            nint sent = Libc.SendFile(_handle, file, &offset, (nuint)(end - offset));
-            if (sent == 0)
-            {
-                throw new IOException("The file to be sent is too short.");
-            }
-
-            if (sent < 0 && Marshal.GetLastPInvokeError() is not Errno.EINTR and var errno)
-            {
-                throw Broken(errno);
-            }
-        }
-    }
-
-    private void Write(ReadOnlySpan<byte> buffer, int flags)
+    public override void Write(ReadOnlySpan<byte> buffer)
     {
         fixed (byte* bytes = buffer)
         {
             for (int done = 0; done < buffer.Length;)
             {
-                nint sent = Libc.Send(_handle, bytes + done, (nuint)(buffer.Length - done), MessageFlag.NoSignal | flags);
+                nint sent = Libc.Send(_handle, bytes + done, (nuint)(buffer.Length - done), MessageFlag.NoSignal);
                 if (sent >= 0)
                 {
                     done += (int)sent;
