@@ -87,6 +87,25 @@ internal sealed unsafe class PageTable : IDisposable
     /// <summary>Pages of which this sub-host holds a copy, be it the only one, a good one or an old one: what it uses of its room.</summary>
     public long CopiesAt(int sub) => Volatile.Read(ref _counters->Copies[sub]);
 
+    /// <summary>The first page from <paramref name="from"/> on that is not unused; -1 when there is none. Passes over the unused ones quickly.</summary>
+    public long NextWithContent(long from)
+    {
+        while (from < PageCount)
+        {
+            int bytes = (int)Math.Min(PageCount - from, 1 << 30);
+            // Unused pages have no sub-host beside them: their byte is 0.
+            int found = new ReadOnlySpan<byte>(_entries + from, bytes).IndexOfAnyExcept((byte)0);
+            if (found >= 0)
+            {
+                return from + found;
+            }
+
+            from += bytes;
+        }
+
+        return -1;
+    }
+
     /// <summary>Makes <paramref name="into"/>, which has as many pages, the set of the pages that are unused now.</summary>
     public void CopyUnused(PageBitmap into)
     {

@@ -104,7 +104,7 @@ internal sealed class Pager : IDisposable
     /// <summary>From now on faults are answered. The pages that are here already count as the oldest.</summary>
     public void Start()
     {
-        for (long page = 0; page < _core.Table.PageCount; page++)
+        for (long page = 0; (page = _core.Table.NextWithContent(page)) >= 0; page++)
         {
             if (_core.Table[page].State == PageState.Resident)
             {
