@@ -45,7 +45,8 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
     public void Serve(FrameConnection connection)
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(FrameHeader.MaxPayloadBytes, pinned: true);
-        byte[] unpacked = GC.AllocateUninitializedArray<byte>(PageCompression.BlockPages * PageIndex.PageSize, pinned: true);
+        byte[] unpacked = GC.AllocateUninitializedArray<byte>(
+            Math.Max(PageCompression.BlockPages, RowCodec.MaxPages) * PageIndex.PageSize, pinned: true);
         while (connection.Read(out var header, buffer))
         {
             var payload = buffer.AsSpan(0, header.PayloadBytes);
@@ -54,8 +55,8 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                 continue;
             }
 
-            if (_tableComplete && header.Type is FrameType.Pages or FrameType.CompressedPages or FrameType.ZeroPages or FrameType.Discard
-                or FrameType.Located or FrameType.Pinned)
+            if (_tableComplete && header.Type is FrameType.Pages or FrameType.CompressedPages or FrameType.RowPages or FrameType.ZeroPages
+                or FrameType.Discard or FrameType.Located or FrameType.Pinned)
             {
                 // From here on the page table is the pager's: a late page would overwrite what the guest does.
                 throw new ProtocolException($"{header.Type} came after the table was complete.");
@@ -70,6 +71,11 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                     var pages = unpacked.AsSpan(0, (int)header.Range.Bytes);
                     PageCompression.Decompress(payload, pages);
                     Store(header.Range, pages);
+                    break;
+                case FrameType.RowPages:
+                    var rows = unpacked.AsSpan(0, (int)header.Range.Bytes);
+                    RowCodec.Decode(payload, rows);
+                    Store(header.Range, rows);
                     break;
                 case FrameType.ZeroPages:
                 case FrameType.Discard:

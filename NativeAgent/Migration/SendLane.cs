@@ -297,29 +297,54 @@ internal sealed unsafe class SendLane : IDisposable
     {
         Interlocked.Add(ref _pagesSent, end - start);
         int plain = start;
-        for (int block = start; block < end; block += PageCompression.BlockPages)
+        for (int page = start; page < end;)
         {
-            int blockEnd = Math.Min(block + PageCompression.BlockPages, end);
-            if (!_cost.ShouldCompress() && !IsRepeated(block))
+            int after = PackRows(page, end, out int length);
+            if (after > page)
             {
+                SendPlain(range, plain, page);
+                Send(FrameHeader.Of(FrameType.RowPages, new PageRange(range.First + page, after - page)), _compressed.AsSpan(0, length));
+                plain = page = after;
                 continue;
             }
 
-            var content = Content(block, blockEnd);
-            long startedAt = Stopwatch.GetTimestamp();
-            bool smaller = PageCompression.TryCompress(content, _compressed, out int length);
-            _cost.Compressed(content.Length, smaller ? length : content.Length, startedAt);
-            if (smaller)
+            int most = Math.Min(page + PageCompression.BlockPages, end);
+            for (after = page + 1; after < most && !RowCodec.IsLikely(Content(after, after + 1)); after++)
             {
-                SendPlain(range, plain, block);
-                Send(
-                    FrameHeader.Of(FrameType.CompressedPages, new PageRange(range.First + block, blockEnd - block)),
-                    _compressed.AsSpan(0, length));
-                plain = blockEnd;
             }
+
+            if (_cost.ShouldCompress())
+            {
+                var content = Content(page, after);
+                long startedAt = Stopwatch.GetTimestamp();
+                bool smaller = PageCompression.TryCompress(content, _compressed, out length);
+                _cost.Compressed(content.Length, smaller ? length : content.Length, startedAt);
+                if (smaller)
+                {
+                    SendPlain(range, plain, page);
+                    Send(FrameHeader.Of(FrameType.CompressedPages, new PageRange(range.First + page, after - page)), _compressed.AsSpan(0, length));
+                    plain = after;
+                }
+            }
+
+            page = after;
         }
 
         SendPlain(range, plain, end);
+    }
+
+    /// <summary>Packs pages that <see cref="RowCodec"/> makes small, whatever the link: that costs less than to send them. Returns the page after them.</summary>
+    private int PackRows(int start, int end, out int length)
+    {
+        length = 0;
+        int page = start;
+        while (page < end && RowCodec.TryEncode(Content(page, page + 1), _compressed.AsSpan(length), out int bytes))
+        {
+            length += bytes;
+            page++;
+        }
+
+        return page;
     }
 
     private void SendPlain(PageRange range, int start, int end)
@@ -340,14 +365,7 @@ internal sealed unsafe class SendLane : IDisposable
     private ReadOnlySpan<byte> Content(int start, int end) =>
         _buffer.AsSpan(start << PageIndex.PageShift, (end - start) << PageIndex.PageShift);
 
-    // Both vectorised by the library, and both over within a page's first bytes nearly always.
+    // Vectorised by the library, and over within a page's first bytes nearly always.
     private bool IsZero(int page) =>
         !_buffer.AsSpan(page << PageIndex.PageShift, PageIndex.PageSize).ContainsAnyExcept((byte)0);
-
-    /// <summary>One word of 8 bytes over and over: a few bytes when compressed, whatever the link.</summary>
-    private bool IsRepeated(int page)
-    {
-        var content = _buffer.AsSpan(page << PageIndex.PageShift, PageIndex.PageSize);
-        return content[sizeof(ulong)..].SequenceEqual(content[..^sizeof(ulong)]);
-    }
 }

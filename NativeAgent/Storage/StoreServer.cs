@@ -62,7 +62,7 @@ internal sealed unsafe class StoreServer(PageStore store)
 
     private void ServeBulk(FrameConnection connection, byte* buffer)
     {
-        // A compressed frame's payload is at the beginning of the buffer and its pages behind it: both fit, being at most one block.
+        // What is packed comes to the beginning of the buffer, and its pages behind it: both fit, a packed frame having few pages.
         byte* unpacked = buffer + (PageCompression.BlockPages * PageIndex.PageSize);
         while (connection.Read(out var frame, new Span<byte>(buffer, FrameHeader.MaxPayloadBytes)))
         {
@@ -75,6 +75,11 @@ internal sealed unsafe class StoreServer(PageStore store)
                     break;
                 case FrameType.CompressedPages:
                     PageCompression.Decompress(new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes));
+                    store.Put(frame.Range, unpacked);
+                    Interlocked.Add(ref _written, frame.PageCount);
+                    break;
+                case FrameType.RowPages:
+                    RowCodec.Decode(new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes));
                     store.Put(frame.Range, unpacked);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;

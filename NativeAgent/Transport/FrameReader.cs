@@ -91,6 +91,8 @@ internal static class FrameReader
             && header.PayloadBytes == header.PageCount * PageIndex.PageSize,
         FrameType.CompressedPages => header.PageCount is >= 1 and <= PageCompression.BlockPages
             && header.PayloadBytes >= 1 && header.PayloadBytes < header.PageCount * PageIndex.PageSize,
+        FrameType.RowPages => header.PageCount is >= 1 and <= RowCodec.MaxPages
+            && header.PayloadBytes >= header.PageCount * RowCodec.MinEncodedBytes && header.PayloadBytes <= header.PageCount * RowCodec.MaxEncodedBytes,
         FrameType.ZeroPages or FrameType.Discard or FrameType.Located or FrameType.Held or FrameType.Pinned =>
             header.PageCount >= 1 && header.PayloadBytes == 0,
         FrameType.Barrier or FrameType.BarrierDone or FrameType.List or FrameType.ListDone =>
@@ -109,8 +111,8 @@ internal static class FrameReader
     private static bool Allows(ConnectionPurpose purpose, bool fromConnector, FrameType type) => (purpose, fromConnector) switch
     {
         (_, _) when type == FrameType.Error => true,
-        (ConnectionPurpose.Bulk, true) => type is FrameType.Pages or FrameType.CompressedPages or FrameType.ZeroPages or FrameType.Discard
-            or FrameType.Located or FrameType.Barrier or FrameType.List,
+        (ConnectionPurpose.Bulk, true) => type is FrameType.Pages or FrameType.CompressedPages or FrameType.RowPages or FrameType.ZeroPages
+            or FrameType.Discard or FrameType.Located or FrameType.Barrier or FrameType.List,
         (ConnectionPurpose.Bulk, false) => type is FrameType.BarrierDone or FrameType.Held or FrameType.ListDone,
         (ConnectionPurpose.Demand, true) => type is FrameType.Get,
         (ConnectionPurpose.Demand, false) => type is FrameType.GetDone,

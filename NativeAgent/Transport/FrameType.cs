@@ -21,6 +21,7 @@ internal enum FrameType : byte
     Error = 15,
     CompressedPages = 16,
     Pinned = 17,
+    RowPages = 18,
 }
 
 /// <summary>What a connection is for; decides which frames it may carry.</summary>

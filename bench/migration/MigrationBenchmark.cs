@@ -175,8 +175,9 @@ internal static class MigrationBenchmark
         {
             LabGuest guest = Start(hosts, options, mebibytes);
             hosts.Shape((long)bitsPerSecond);
-            var sample = SplitRun.Run(hosts, guest, "b", s_subs, 4UL << 30).Sample;
+            var (sample, outcome) = SplitRun.Run(hosts, guest, "b", s_subs, 4UL << 30);
             hosts.Shape(null);
+            Show(sample, outcome);
             seconds.Add(sample.Seconds);
             times.Add((((double)mebibytes) * (1 << 20) * 8 / bitsPerSecond) / sample.Seconds);
             guest.Stop();
@@ -193,14 +194,20 @@ internal static class MigrationBenchmark
         var multifd = Fresh(hosts, options, prepare, guest => StockMigration.Run(guest, hosts["b"], StockStreams));
         var (split, outcome) = Fresh(hosts, options, prepare, guest => SplitRun.Run(hosts, guest, "b", s_subs, options.MainMemory));
         Console.WriteLine(string.Create(
-            CultureInfo.InvariantCulture, $"   {one.Seconds:0.000} s, multifd {multifd.Seconds:0.000} s, split {split.Seconds:0.000} s ({split.DowntimeMilliseconds:0} ms down, {split.BytesSent / 1e6:0} MB)"));
+            CultureInfo.InvariantCulture, $"   {one.Seconds:0.000} s, multifd {multifd.Seconds:0.000} s"));
+        Show(split, outcome);
+        return new Triple(one, multifd, split);
+    }
+
+    private static void Show(MigrationSample split, SplitMigrationOutcome outcome)
+    {
+        Console.WriteLine(string.Create(
+            CultureInfo.InvariantCulture, $"   split {split.Seconds:0.000} s ({split.DowntimeMilliseconds:0} ms down, {split.BytesSent / 1e6:0} MB)"));
         foreach (RoundStatus round in outcome.Migration.Rounds)
         {
             Console.WriteLine(string.Create(
                 CultureInfo.InvariantCulture, $"      round {round.Round}: {round.Seconds * 1000:0} ms, {round.PagesSent} pages, {round.BytesSent / 1e6:0} MB"));
         }
-
-        return new Triple(one, multifd, split);
     }
 
     private static T Fresh<T>(BenchHosts hosts, Options options, Action<LabGuest> prepare, Func<LabGuest, T> move)
