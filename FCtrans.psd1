@@ -18,6 +18,7 @@
     AliasesToExport      = @()
     VariablesToExport    = @()
     CmdletsToExport      = @(
+        'Add-VmSubHost'
         'Connect-KvmHost'
         'Disconnect-KvmHost'
         'Export-SplitMigrationReport'

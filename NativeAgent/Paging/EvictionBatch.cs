@@ -42,8 +42,8 @@ internal sealed unsafe class EvictionBatch : IDisposable
     public EvictionBatch(PagingCore core)
     {
         _core = core;
-        _used = new bool[core.Stores.Length];
-        _acknowledged = new bool[core.Stores.Length];
+        _used = new bool[PageEntry.MaxSubs];
+        _acknowledged = new bool[PageEntry.MaxSubs];
     }
 
     private enum Verdict : byte

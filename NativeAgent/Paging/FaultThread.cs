@@ -36,6 +36,7 @@ internal sealed class FaultThread : IDisposable
     private int _toFollowCount;
     private readonly PollDescriptor[] _waits;
     private volatile bool _descriptorsAreOld = true;
+    private int _polled;
     private int _asideCount;
     private int _givenUp = -1;
     private volatile ManualResetEventSlim? _givenUpDone;
@@ -45,14 +46,14 @@ internal sealed class FaultThread : IDisposable
     public FaultThread(PagingCore core)
     {
         _core = core;
-        _toFlush = new bool[core.Stores.Length];
+        _toFlush = new bool[PageEntry.MaxSubs];
         _prefetcher = new(core);
-        _waits = new PollDescriptor[FirstStore + core.Stores.Length];
+        _waits = new PollDescriptor[FirstStore + PageEntry.MaxSubs];
         Array.Fill(_waits, new PollDescriptor { Fd = -1, Events = PollDescriptor.In });
         _waits[Wakeup].Fd = _wakeup.Descriptor;
         foreach (var store in core.Stores)
         {
-            store.Demand.WhenConnectionChanges(ConnectionChanged);
+            Watch(store);
         }
 
         _thread = new Thread(Run) { IsBackground = true, Name = "faults" };
@@ -62,6 +63,9 @@ internal sealed class FaultThread : IDisposable
     public long AllocatedBytes { get; private set; }
 
     public void Start() => _thread.Start();
+
+    /// <summary>Reads this store's answers too. From any thread, once the core has the store.</summary>
+    public void Watch(RemoteStore store) => store.Demand.WhenConnectionChanges(ConnectionChanged);
 
     /// <summary>Room or a free request, from any thread; costs nothing when no fault was set aside.</summary>
     public void Wake()
@@ -171,14 +175,17 @@ internal sealed class FaultThread : IDisposable
         {
             _descriptorsAreOld = false;
             Interlocked.MemoryBarrier();
-            for (int i = 0; i < _core.Stores.Length; i++)
+            var stores = _core.Stores;
+            for (int i = 0; i < stores.Length; i++)
             {
-                _waits[FirstStore + i].Fd = _core.Stores[i].Demand.Descriptor;
+                _waits[FirstStore + i].Fd = stores[i].Demand.Descriptor;
             }
+
+            _polled = stores.Length;
         }
 
         _waits[Faults].Fd = faults ? _core.Pages.Uffd.Descriptor : -1;
-        Userfaultfd.Wait(_waits);
+        Userfaultfd.Wait(_waits.AsSpan(0, FirstStore + _polled));
         if (_waits[Wakeup].ReturnedEvents != 0)
         {
             _wakeup.Drain();
@@ -211,7 +218,7 @@ internal sealed class FaultThread : IDisposable
 
     private void ReadAnswers()
     {
-        for (int i = 0; i < _core.Stores.Length; i++)
+        for (int i = 0; i < _polled; i++)
         {
             short events = _waits[FirstStore + i].ReturnedEvents;
             if (events == 0)

@@ -16,6 +16,7 @@ internal sealed class Pager : IDisposable
     private readonly PagingCore _core;
     private readonly FaultThread _faults;
     private readonly Evictor _evictor;
+    private readonly PageArrivals _arrivals;
     private SourceDrain? _drain;
 
     /// <exception cref="ArgumentException">The options contradict each other.</exception>
@@ -38,10 +39,10 @@ internal sealed class Pager : IDisposable
         _faults = new(_core);
         _evictor = new(_core);
         _core.Connect(_evictor.Wake, _faults.Wake);
-        var arrivals = new PageArrivals(_core);
+        _arrivals = new PageArrivals(_core);
         foreach (var store in options.Stores)
         {
-            store.Attach(arrivals);
+            store.Attach(_arrivals);
         }
     }
 
@@ -184,7 +185,7 @@ internal sealed class Pager : IDisposable
             UnusedPages = table.Count(PageState.Unused),
             LostPages = lost,
             RemotePages = Each(table.RemoteAt),
-            PageIns = counters.PageIns.Sum(),
+            PageIns = counters.PageIns.Sum() + Interlocked.Read(ref counters.PageInsBefore),
             PageInsOfFree = Interlocked.Read(ref counters.PageInsOfFree),
             PageOuts = counters.PageOuts.Sum(),
             CleanDrops = Interlocked.Read(ref counters.CleanDrops),
@@ -202,8 +203,8 @@ internal sealed class Pager : IDisposable
             RemoteTimeline = _core.RemoteLatency.ReadTimeline(),
             PageInsBySub = Each(i => Interlocked.Read(ref counters.PageIns[i])),
             PageOutsBySub = Each(i => Interlocked.Read(ref counters.PageOuts[i])),
-            BytesIn = _core.Stores.Sum(s => s.BytesReceived),
-            BytesOut = _core.Stores.Sum(s => s.BytesSent),
+            BytesIn = _core.Stores.Sum(s => s.BytesReceived) + Interlocked.Read(ref counters.BytesInBefore),
+            BytesOut = _core.Stores.Sum(s => s.BytesSent) + Interlocked.Read(ref counters.BytesOutBefore),
             Outstanding = _core.Stores.Sum(s => s.Demand.Outstanding),
         };
     }
@@ -215,6 +216,27 @@ internal sealed class Pager : IDisposable
         _faults.Dispose();
         _evictor.Dispose();
         _core.Dispose();
+    }
+
+    /// <summary>
+    /// One more sub-host, which has nothing of the VM: from now on pages may leave for it. Its index is the next one, or that of a source
+    /// that has been emptied.
+    /// </summary>
+    /// <param name="store">Started, and connected; its owner's.</param>
+    /// <exception cref="ArgumentException">Its index is another.</exception>
+    public void AddStore(RemoteStore store)
+    {
+        var stores = _core.Stores;
+        bool follows = store.Index == stores.Length;
+        if (!follows && (store.Index != stores.Length - 1 || stores[^1].TakesPages || _core.Table.CopiesAt(store.Index) > 0))
+        {
+            throw new ArgumentException("Its index is not the next one.", nameof(store));
+        }
+
+        store.Attach(_arrivals);
+        _core.AddStore(store);
+        _faults.Watch(store);
+        _core.WakeEvictor();
     }
 
     /// <summary>Sub-host <paramref name="sub"/> is to leave: its pages go to the others, however long that takes, while the VM runs.</summary>

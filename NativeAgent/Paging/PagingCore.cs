@@ -9,7 +9,8 @@ internal sealed class PagingCore : IDisposable
     private long _peak;
     private volatile string? _error;
     private volatile bool _prefetch;
-    private readonly int[] _fates;
+    private readonly int[] _fates = new int[PageEntry.MaxSubs];
+    private volatile RemoteStore[] _stores;
     private Action _wakeEvictor = static () => { };
     private Action _wakeFaults = static () => { };
 
@@ -17,14 +18,13 @@ internal sealed class PagingCore : IDisposable
     {
         Pages = new(options.Ram, options.Uffd);
         Table = options.Table;
-        Stores = [.. options.Stores];
+        _stores = [.. options.Stores];
         TrackUnused = options.TrackUnused;
         Queue = new(Table.PageCount);
         WriteWanted = new(Table.PageCount);
         Heat = new(Table.PageCount, options.Pinned) { Policy = options.Policy };
         SeenFree = new(Table.PageCount);
-        Counters = new(Stores.Length);
-        _fates = new int[Stores.Length];
+        Counters = new();
         foreach (int gone in options.Gone)
         {
             _fates[gone] = (int)StoreFate.Gone;
@@ -38,7 +38,8 @@ internal sealed class PagingCore : IDisposable
 
     public PageTable Table { get; }
 
-    public RemoteStore[] Stores { get; }
+    /// <summary>By index. Grows while the VM runs: whoever needs it to stay as it is for a moment keeps the array.</summary>
+    public RemoteStore[] Stores => _stores;
 
     public bool TrackUnused { get; }
 
@@ -83,7 +84,7 @@ internal sealed class PagingCore : IDisposable
     {
         get
         {
-            for (int i = 0; i < _fates.Length; i++)
+            for (int i = 0; i < Stores.Length; i++)
             {
                 if (FateOf(i) != StoreFate.Serves && Table.CopiesAt(i) > 0)
                 {
@@ -146,6 +147,28 @@ internal sealed class PagingCore : IDisposable
 
     /// <summary>There is room again, or another request may be made: faults that had to wait may try again.</summary>
     public void WakeFaults() => _wakeFaults();
+
+    /// <summary>One more store, at the place of its index: the next, or that of a source that has been emptied. One thread at a time.</summary>
+    public void AddStore(RemoteStore store)
+    {
+        RemoteStore[] stores = _stores;
+        if (store.Index < stores.Length)
+        {
+            // What it has counted stays in the sums, and is not the new one's.
+            Interlocked.Add(ref Counters.PageInsBefore, Interlocked.Exchange(ref Counters.PageIns[store.Index], 0));
+            Interlocked.Add(ref Counters.BytesInBefore, stores[store.Index].BytesReceived);
+            Interlocked.Add(ref Counters.BytesOutBefore, stores[store.Index].BytesSent);
+            stores = [.. stores];
+            stores[store.Index] = store;
+        }
+        else
+        {
+            stores = [.. stores, store];
+        }
+
+        Decide(store.Index, StoreFate.Serves);
+        _stores = stores;
+    }
 
     public StoreFate FateOf(int sub) => (StoreFate)Volatile.Read(ref _fates[sub]);
 

@@ -1,7 +1,7 @@
 namespace FCtrans.Agent.Paging;
 
 /// <summary>Counted with <see cref="Interlocked"/> by the threads of a pager, read by any.</summary>
-internal sealed class PagingCounters(int stores)
+internal sealed class PagingCounters
 {
     public long UnusedFaults;
     public long PageInsOfFree;
@@ -15,7 +15,12 @@ internal sealed class PagingCounters(int stores)
     public long PrefetchHits;
     public long PrefetchMisses;
 
-    public long[] PageIns { get; } = new long[stores];
+    /// <summary>Of a store whose place another has taken.</summary>
+    public long PageInsBefore;
+    public long BytesInBefore;
+    public long BytesOutBefore;
 
-    public long[] PageOuts { get; } = new long[stores];
+    public long[] PageIns { get; } = new long[PageEntry.MaxSubs];
+
+    public long[] PageOuts { get; } = new long[PageEntry.MaxSubs];
 }

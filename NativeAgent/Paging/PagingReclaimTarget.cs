@@ -27,8 +27,8 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         _core = core;
         _held = new(core.Table.PageCount);
         _wasRemote = new(core.Table.PageCount);
-        _used = new bool[core.Stores.Length];
-        _acknowledged = new bool[core.Stores.Length];
+        _used = new bool[PageEntry.MaxSubs];
+        _acknowledged = new bool[PageEntry.MaxSubs];
     }
 
     public long RemoteDropped { get; private set; }

@@ -32,7 +32,7 @@ internal sealed class Prefetcher
     public Prefetcher(PagingCore core)
     {
         _core = core;
-        _toFlush = new bool[core.Stores.Length];
+        _toFlush = new bool[PageEntry.MaxSubs];
     }
 
     /// <summary>A fault on a remote page, which has just been asked for; or on one that is under way.</summary>

@@ -21,6 +21,9 @@ internal sealed class WorkerForwarder : Worker.WorkerBase
     public override Task<WorkerStatus> SetPaging(PagingSettings request, ServerCallContext context) =>
         Forward(context, (worker, options) => worker.SetPagingAsync(request, options).ResponseAsync);
 
+    public override Task<WorkerStatus> AddSubHost(AddSubHostRequest request, ServerCallContext context) =>
+        Forward(context, (worker, options) => worker.AddSubHostAsync(request, options).ResponseAsync);
+
     public override Task<WorkerStatus> RemoveSubHost(RemoveSubHostRequest request, ServerCallContext context) =>
         Forward(context, (worker, options) => worker.RemoveSubHostAsync(request, options).ResponseAsync);
 

@@ -40,6 +40,9 @@ internal sealed class WorkerService(WorkerServer server) : Worker.WorkerBase
     public override Task<WorkerStatus> SetPaging(PagingSettings request, ServerCallContext context) =>
         Change(() => server.Role.SetPaging(request));
 
+    public override Task<WorkerStatus> AddSubHost(AddSubHostRequest request, ServerCallContext context) =>
+        Change(() => server.Role.AddSubHost(request));
+
     public override Task<WorkerStatus> RemoveSubHost(RemoveSubHostRequest request, ServerCallContext context) =>
         Change(() => server.Role.RemoveSubHost(request.Host, request.Lost));
 

@@ -21,6 +21,10 @@ internal interface IWorkerRole : IDisposable
     /// <exception cref="InvalidOperationException">It is too late, or this role has nothing to give up; says why.</exception>
     void Abort(string reason);
 
+    /// <summary>A sub-host joins the split VM: pages may leave for it from now on.</summary>
+    /// <exception cref="InvalidOperationException">Not now, not here, or not so; says why. Then nothing has changed.</exception>
+    void AddSubHost(AddSubHostRequest request) => throw new InvalidOperationException("Only a main host's worker pages a VM.");
+
     /// <summary>A sub-host leaves the split VM: its pages go elsewhere while the VM runs, or are lost if the host is gone.</summary>
     /// <exception cref="InvalidOperationException">Not now, not here, or not so; says why.</exception>
     void RemoveSubHost(string host, bool lost) => throw new InvalidOperationException("Only a main host's worker pages a VM.");

@@ -53,6 +53,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private bool _resting;
     private long _freedPages;
     private long _turns;
+    private volatile IReadOnlyList<string> _subHosts;
     private volatile bool _disposed;
 
     /// <param name="pager">Of the VM.</param>
@@ -62,7 +63,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     {
         _processId = processId;
         _pager = pager;
-        SubHosts = subHosts;
+        _subHosts = subHosts;
         _target = pager.OpenReclaimTarget();
         _watch = pager.OpenWriteWatch();
         _unused = new(pager.PageCount);
@@ -70,7 +71,12 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         _absent = new(pager.PageCount);
     }
 
-    public IReadOnlyList<string> SubHosts { get; }
+    /// <summary>By index. Another list where a sub-host has been added.</summary>
+    public IReadOnlyList<string> SubHosts
+    {
+        get => _subHosts;
+        set => _subHosts = value;
+    }
 
     /// <summary>Pages given back since this worker began.</summary>
     public long ReclaimedPages => Volatile.Read(ref _freedPages);
@@ -104,7 +110,8 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
             var head = new MemoryMapHead { Hot = "came back soon after it had left, or is the guest kernel's" };
-            head.Hosts.AddRange(SubHosts);
+            var subHosts = SubHosts;
+            head.Hosts.AddRange(subHosts);
             foreach (var block in _ram!.Blocks)
             {
                 head.RamBlocks.Add(block.Id);
@@ -115,7 +122,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
             hot.AndNot(set.NeverTouched);
             hot.AndNot(set.Free);
             hot.AndNot(set.Ballooned);
-            _pager.Map(_ram, set, hot, SubHosts.Count).Build((long)(request.GranularityBytes >> PageIndex.PageShift), request.Merge, found);
+            _pager.Map(_ram, set, hot, subHosts.Count).Build((long)(request.GranularityBytes >> PageIndex.PageShift), request.Merge, found);
             return head;
         }
     }

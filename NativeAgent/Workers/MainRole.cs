@@ -32,7 +32,6 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private readonly WorkerSpec _spec;
     private readonly WorkerDirectory _directory;
     private readonly WorkerCertificate _certificate;
-    private readonly Peer[] _subs;
     private readonly Lock _stepGate = new();
     private readonly ManualResetEventSlim _giveUp = new();
     private readonly int _restarts;
@@ -44,8 +43,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private PageBitmap? _pinned;
     private Pager? _pager;
     private volatile MainReclaim? _reclaim;
-    private RemoteStore[] _stores = [];
-    private RemoteStore? _sourceStore;
+    private volatile RemoteStore[] _stores = [];
+    private volatile RemoteStore? _sourceStore;
     private Task _sourceTold = Task.CompletedTask;
     private MigrationReceiver? _receiver;
     private volatile string? _givenUpBecause;
@@ -59,10 +58,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _spec = spec;
         _directory = directory;
         _certificate = WorkerCertificate.Load(directory.Path);
-        _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
         _restarts = directory.ReadNumber(Markers.Restarts);
         _choices = new(spec, directory);
-        _roster = new(spec, directory, _subs, _certificate, PageCount);
+        _roster = new(spec, directory, _certificate, PageCount);
     }
 
     public void Run(Action<int> ready, CancellationToken stop)
@@ -122,15 +120,16 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         paging.Error = _givenUpBecause ?? paging.Error;
         paging.LimitBytes = _choices.MainMemoryBytes;
         paging.Prefetch = _choices.Prefetch;
-        paging.SubHostStates.AddRange(_subs.Select((_, i) => _roster.StateOf(i)));
+        Peer[] subs = _roster.Subs;
+        paging.SubHostStates.AddRange(subs.Select((_, i) => _roster.StateOf(i)));
         paging.EvictionPolicy = _choices.EvictionPolicy;
         paging.VmProcessId = _vm?.ProcessId ?? 0;
         paging.VmRunning = _directory.Has(Markers.Running);
         paging.Restarts = (ulong)_restarts;
         paging.ReclaimedPages = (ulong)(_reclaim?.ReclaimedPages ?? 0);
         paging.ReclaimTurns = (ulong)(_reclaim?.Turns ?? 0);
-        paging.SubHosts.AddRange(_subs.Select(sub => sub.Host));
-        if (_sourceStore is { } source && paging.RemotePages.Count > _subs.Length)
+        paging.SubHosts.AddRange(subs.Select(sub => sub.Host));
+        if (_sourceStore is { } source && paging.RemotePages.Count > subs.Length)
         {
             paging.SubHosts.Add(source.Options.Host);
         }
@@ -142,6 +141,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             VmName = _spec.VmName,
             UnixMilliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(),
             Paging = paging,
+            Thumbprint = _certificate.Thumbprint,
         };
     }
 
@@ -174,6 +174,39 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             pager.LimitPages = _choices.LimitPages;
             pager.Prefetch = _choices.Prefetch;
             pager.Policy = _choices.EvictionPolicy;
+        }
+    }
+
+    public void AddSubHost(AddSubHostRequest request)
+    {
+        lock (_stepGate)
+        {
+            if (!_directory.Has(Markers.Running) || _pager is not { } pager || _reclaim is not { } reclaim || _directory.Has(Markers.SourceStore))
+            {
+                throw new InvalidOperationException("The VM is still being received. Add the sub-host when its migration has completed.");
+            }
+
+            var peer = _roster.Admit(request);
+            var store = Store(peer);
+            try
+            {
+                Meet(store);
+                FailurePoint.Reach("main.sub-host.connected");
+                _roster.Note(peer);
+            }
+            catch
+            {
+                store.Dispose();
+                throw;
+            }
+
+            FailurePoint.Reach("main.sub-host.noted");
+            // Of the source, if it was a store, nothing is left but its place.
+            _stores = [.. _stores.Take(store.Index), store];
+            _sourceStore = null;
+            pager.AddStore(store);
+            reclaim.SubHosts = [.. _stores.Select(s => s.Options.Host)];
+            WorkerLog.Write($"{peer.Host} has become a sub-host");
         }
     }
 
@@ -306,7 +339,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _userfaultfd = _vm.OpenUserfaultfd();
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = new PageBitmap(_vm.Ram.PageCount);
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _subs.Length, this);
+        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _roster.Subs.Length, this);
         _vm.ExpectDeviceState();
     }
 
@@ -337,7 +370,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         _pager.Start();
         _roster.Continue(_pager);
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _subs.Length, this) { TableIsComplete = true };
+        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _roster.Subs.Length, this) { TableIsComplete = true };
         if (_directory.Has(Markers.Running) && !_directory.Has(Markers.Ran))
         {
             // Killed between the marker and the word to QEMU.
@@ -385,7 +418,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         var source = _spec.Peers.Single(peer => peer.Role == WorkerRole.Source);
         _sourceStore = new RemoteStore(new RemoteStoreOptions
         {
-            Index = _subs.Length,
+            Index = _roster.Subs.Length,
             Host = source.Host,
             Address = at.Address,
             Port = at.Port,
@@ -563,7 +596,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         _sourceTold.Wait(EndOfSplit.Patience);
-        foreach (var sub in _subs)
+        foreach (var sub in _roster.Subs)
         {
             EndOfSplit.TryTell(_spec, sub, _certificate, PageCount, reason);
         }
@@ -599,7 +632,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     private void StartStores()
     {
-        _stores = [.. _subs.Select(Store)];
+        _stores = [.. _roster.Subs.Select(Store)];
         int[] gone = _roster.Gone;
         foreach (var store in _stores.Where(s => !gone.Contains(s.Index)))
         {
@@ -616,6 +649,32 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             {
                 throw new MigrationException($"The main host can't reach sub-host {store.Options.Host}: {store.Problem}");
             }
+        }
+    }
+
+    /// <summary>Connects to a store that is to come, which must have nothing of this VM: it would be taken for the VM's after a restart.</summary>
+    private static void Meet(RemoteStore store)
+    {
+        store.Start();
+        if (!SpinWait.SpinUntil(() => store.IsConnected, s_connectTimeout))
+        {
+            throw new InvalidOperationException($"The main host can't reach {store.Options.Host}: {store.Problem}");
+        }
+
+        long held = 0;
+        using var patience = new CancellationTokenSource(s_connectTimeout);
+        try
+        {
+            store.Bulk.List(range => held += range.Count, patience.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            throw new InvalidOperationException($"{store.Options.Host} does not say what it stores: {store.Problem}");
+        }
+
+        if (held > 0)
+        {
+            throw new InvalidOperationException($"{store.Options.Host} stores {held >> 8} MiB of this VM already, which nobody put there.");
         }
     }
 

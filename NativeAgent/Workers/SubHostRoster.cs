@@ -1,3 +1,4 @@
+using System.Net;
 using FCtrans.Agent.Migration;
 using FCtrans.Agent.Paging;
 using FCtrans.Agent.Tracking;
@@ -11,9 +12,14 @@ namespace FCtrans.Agent.Workers;
 /// that a worker that is started again asks nobody for pages who has none, and takes no lost page for an unused one. A sub-host keeps
 /// its index for ever: the page table has it beside each page.
 /// </summary>
-internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, Peer[] subs, WorkerCertificate certificate, long pages)
+internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, long pages)
 {
+    private volatile Peer[] _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
+
     private const string LostPagesFile = "lost-pages";
+
+    /// <summary>All that the VM has or had, by their indices.</summary>
+    public Peer[] Subs => _subs;
 
     /// <summary>Sub-hosts that have left or are lost.</summary>
     public int[] Gone => [.. Indices().Where(i => directory.Has(Marker(i, "left")) || directory.Has(Marker(i, "lost")))];
@@ -36,13 +42,54 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
         }
     }
 
+    /// <summary>Who a sub-host that is to come would be, if it may.</summary>
+    /// <exception cref="InvalidOperationException">It may not: says why.</exception>
+    public Peer Admit(AddSubHostRequest request)
+    {
+        if (request.Host.Length is 0 or > 255 || request.Port is 0 or > 65535 || !IPAddress.TryParse(request.Address, out _)
+            || (spec.Tls && (request.Thumbprint.Length != 64 || !request.Thumbprint.All(char.IsAsciiHexDigit))))
+        {
+            throw new InvalidOperationException("It is not said where the sub-host's worker is and how it is known.");
+        }
+
+        if (Find(request.Host) >= 0)
+        {
+            throw new InvalidOperationException($"The VM has a sub-host '{request.Host}' already.");
+        }
+
+        if (_subs.Length == PageEntry.MaxSubs)
+        {
+            throw new InvalidOperationException($"The VM has had {PageEntry.MaxSubs} sub-hosts; it can have no more.");
+        }
+
+        return new Peer
+        {
+            Role = WorkerRole.Sub,
+            Host = request.Host,
+            Address = request.Address,
+            Port = request.Port,
+            Thumbprint = request.Thumbprint,
+            SubIndex = (uint)_subs.Length,
+            FreeBytes = request.FreeBytes,
+        };
+    }
+
+    /// <summary>From here on a worker that is started again has this sub-host too.</summary>
+    public void Note(Peer sub)
+    {
+        var grown = directory.ReadSpec() ?? throw new InvalidOperationException("The worker's directory is gone.");
+        grown.Peers.Add(sub);
+        directory.WriteSpec(grown);
+        _subs = [.. _subs, sub];
+    }
+
     /// <summary>A sub-host is to leave.</summary>
     /// <param name="lost">It is gone for good.</param>
     /// <exception cref="InvalidOperationException">There is none of this name that serves, or no room for its pages.</exception>
     public void Remove(Pager pager, string host, bool lost)
     {
-        int sub = Array.FindIndex(subs, s => string.Equals(s.Host, host, StringComparison.OrdinalIgnoreCase));
-        if (sub < 0 || StateOf(sub) is "left" or "lost")
+        int sub = Find(host);
+        if (sub < 0)
         {
             throw new InvalidOperationException($"The VM has no sub-host '{host}' (any more).");
         }
@@ -71,7 +118,7 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
     /// <summary>Lets those go that have been emptied. Called again and again.</summary>
     public void Dismiss(Pager pager, IReadOnlyList<RemoteStore> stores)
     {
-        for (int sub = 0; sub < subs.Length; sub++)
+        for (int sub = 0; sub < _subs.Length; sub++)
         {
             if (pager.FateOf(sub) != StoreFate.Leaves || pager.CopiesAt(sub) > 0)
             {
@@ -81,7 +128,7 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
             directory.Mark(Marker(sub, "left"));
             pager.Forget(sub);
             stores[sub].Dispose();
-            var peer = subs[sub];
+            var peer = _subs[sub];
             // If it can't be told now, it is told again when the VM ends.
             _ = Task.Run(() => EndOfSplit.TryTell(spec, peer, certificate, pages, "the sub-host was removed from the split VM"));
         }
@@ -89,5 +136,9 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
 
     private static string Marker(int sub, string what) => $"sub-{sub}-{what}";
 
-    private IEnumerable<int> Indices() => Enumerable.Range(0, subs.Length);
+    /// <summary>The one of this name that has not left and is not lost: a host may have been a sub-host before. -1: there is none.</summary>
+    private int Find(string host) => Array.FindLastIndex(
+        _subs, s => string.Equals(s.Host, host, StringComparison.OrdinalIgnoreCase) && StateOf((int)s.SubIndex) is "serving" or "leaving");
+
+    private IEnumerable<int> Indices() => Enumerable.Range(0, _subs.Length);
 }

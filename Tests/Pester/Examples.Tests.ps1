@@ -19,7 +19,7 @@ BeforeAll {
             $raised = @()
             # In examples WhatIf stands for all that would move VMs or take hosts away; what only looks really runs.
             $PSDefaultParameterValues = @{
-                'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true; 'Remove-VmSubHost:WhatIf' = $true
+                'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true; 'Remove-VmSubHost:WhatIf' = $true; 'Add-VmSubHost:WhatIf' = $true
                 'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:Interval' = 1
             }
             $text = $example.Code -replace ' -Interval \d+', ' -Interval 0.1' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
@@ -102,7 +102,7 @@ Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
         (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
     }
 
-    It 'runs the examples of <_> once the VM is split' -ForEach @('Get-SplitMigration', 'Get-VmUnusedMemory', 'Show-VmMemoryMap', 'Get-VmRemotePaging', 'Watch-VmRemotePaging', 'Set-VmRemotePaging', 'Remove-VmSubHost', 'Wait-SplitMigration', 'Export-SplitMigrationReport') {
+    It 'runs the examples of <_> once the VM is split' -ForEach @('Get-SplitMigration', 'Get-VmUnusedMemory', 'Show-VmMemoryMap', 'Get-VmRemotePaging', 'Watch-VmRemotePaging', 'Set-VmRemotePaging', 'Add-VmSubHost', 'Remove-VmSubHost', 'Wait-SplitMigration', 'Export-SplitMigrationReport') {
         # One of them moves the VM again, which its new host is not to do.
         Invoke-Example $_ -MayFailWith 'MainHostIsSource'
     }

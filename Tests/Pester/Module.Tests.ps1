@@ -3,6 +3,7 @@
 
 BeforeDiscovery {
     $cmdlets = @(
+        'Add-VmSubHost'
         'Connect-KvmHost'
         'Disconnect-KvmHost'
         'Export-SplitMigrationReport'

@@ -9,7 +9,7 @@ Describe 'Get-VmRemotePaging' {
     It 'gives the figures of a VM by name, wildcard, object and host' {
         $paging = Get-VmRemotePaging paged
         Assert-Output Get-VmRemotePaging $paging
-        "$($paging.VM) $($paging.State) $($paging.MainHost) $($paging.SubHosts) $($paging.SubHostStates)" | Should -Be 'paged paging main sub sub2 serving serving'
+        "$($paging.VM) $($paging.State) $($paging.MainHost) $($paging.SubHosts[0, 1]) $($paging.SubHostStates[0, 1])" | Should -Be 'paged paging main sub sub2 serving serving'
         foreach ($same in (Get-VmRemotePaging p*), (Get-KvmVm paged | Get-VmRemotePaging), ($split | Get-VmRemotePaging), (Get-VmRemotePaging -KvmHost main)) { $same.SplitId | Should -Be $split.SplitId }
         Get-VmRemotePaging -KvmHost source | Should -BeNullOrEmpty
     }

@@ -69,6 +69,19 @@ public sealed class WorkerConnection
         "changing a VM's paging", o => _worker.SetPagingAsync(settings, o.WithHeaders(_address)), s_callLimit, cancellation,
         e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.PagingNotChanged(_vm, e) : null);
 
+    /// <summary>Main worker only: <paramref name="sub"/>, whose worker runs, becomes a sub-host; the state after it.</summary>
+    /// <exception cref="FCtransException">SubHostNotAdded: it can't be reached from the main host, or may not become one.</exception>
+    public Task<WorkerStatus> AddSubHostAsync(Peer sub, CancellationToken cancellation) => _channel.CallAsync(
+        "adding a sub-host",
+        o => _worker.AddSubHostAsync(
+            new AddSubHostRequest
+            {
+                Host = sub.Host, Address = sub.Address, Port = sub.Port, Thumbprint = sub.Thumbprint, FreeBytes = sub.FreeBytes,
+            },
+            o.WithHeaders(_address)),
+        s_abortLimit, cancellation,
+        e => e.StatusCode == StatusCode.FailedPrecondition ? Failure.SubHostNotAdded(sub.Host, _vm, e.Status.Detail, "", e) : null);
+
     /// <summary>Main worker only: sub-host <paramref name="host"/> is to leave, or is given up. Returns when that has begun.</summary>
     /// <exception cref="FCtransException">SubHostNotRemoved: there is none of that name, or no room for its pages elsewhere.</exception>
     public Task<WorkerStatus> RemoveSubHostAsync(string host, bool lost, CancellationToken cancellation) => _channel.CallAsync(

@@ -178,6 +178,14 @@ public static class Failure
         FailureKind.InvalidState, $"The remote paging of '{vm}' was not changed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}",
         "", vm, inner);
 
+    public static FCtransException SubHostNotAdded(string host, string vm, string reason, string leftOver, Exception? inner = null) => New(
+        FailureKind.InvalidState, $"'{host}' was not made a sub-host of '{vm}': {Sentence(reason)}{leftOver}", "", host, inner);
+
+    public static FCtransException SubHostOutcomeUnknown(string host, string vm, Exception inner) => New(
+        FailureKind.OperationFailed,
+        $"Whether '{host}' has become a sub-host of '{vm}' is not known: the main host does not answer any more. {Sentence(inner.Message)}",
+        "Look with Get-VmRemotePaging once it does. If it is not among the sub-hosts, add it again.", host, inner);
+
     public static FCtransException SubHostNotRemoved(string host, string vm, Exception inner) => New(
         FailureKind.InvalidState,
         $"The sub-host '{host}' of '{vm}' was not removed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}", "", host, inner);

@@ -167,7 +167,7 @@ public sealed class SplitMigrationPlan
     }
 
     /// <summary>One sshd is one host, whatever names it was connected by.</summary>
-    private static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
+    internal static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
         ReferenceEquals(a, b)
         || (a.Settings.Port == b.Settings.Port
             && ((string.Equals(a.Settings.ConnectAddress, b.Settings.ConnectAddress, StringComparison.OrdinalIgnoreCase)
@@ -179,7 +179,7 @@ public sealed class SplitMigrationPlan
             && (request.VmProcessId == 0 || v.ProcessId == request.VmProcessId))
         ?? throw Failure.VmNotFound(request.VmName, $"'{request.Source.Name}'");
 
-    private static void Require(KvmHostConnection host, HostInfo info, string part, string[] needs)
+    internal static void Require(KvmHostConnection host, HostInfo info, string part, string[] needs)
     {
         HostCapability[] missing = [.. info.Capabilities.Where(c => !c.Available && needs.Contains(c.Name))];
         if (missing.Length > 0)
@@ -190,7 +190,7 @@ public sealed class SplitMigrationPlan
     }
 
     /// <summary>A tmpfs may promise more than there is memory, and the other way round.</summary>
-    private static ulong Room(HostInfo info) => Math.Min(info.RamDirectoryFreeBytes, info.MemoryAvailableBytes);
+    internal static ulong Room(HostInfo info) => Math.Min(info.RamDirectoryFreeBytes, info.MemoryAvailableBytes);
 
     private static void CheckMainRoom(KvmHostConnection host, HostInfo info, ulong needed)
     {

@@ -1,0 +1,62 @@
+# Giving VMs another sub-host while they run.
+
+BeforeAll {
+    . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
+    $split = Get-StandingSplit
+    $null = Connect-StandingHost source, main, sub, sub2, one, two
+    $guest = $global:FCtransStandingLab.Guest.paged
+}
+
+Describe 'Add-VmSubHost' {
+    It 'adds nothing with -WhatIf' {
+        Add-VmSubHost paged one -WhatIf
+        (Get-VmRemotePaging paged).SubHosts | Should -Not -Contain 'one'
+        Get-LeftOver $labHost.one | Should -BeNullOrEmpty
+    }
+
+    It 'completes VMs and hosts' {
+        Get-Completion 'Add-VmSubHost pag' | Should -Be 'paged'
+        Get-Completion 'Add-VmSubHost paged on' | Should -Be 'one'
+    }
+
+    It 'names what can not be, and leaves nothing on a host' {
+        Assert-Failure ({ Add-VmSubHost nobody one -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound nobody
+        Assert-Failure ({ Add-VmSubHost paged nowhere -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound paged
+        Assert-Failure ({ Add-VmSubHost paged main -ErrorAction Stop } | Should -Throw -PassThru) HostNamedTwice InvalidArgument paged
+        Assert-Failure ({ Add-VmSubHost paged sub2 -ErrorAction Stop } | Should -Throw -PassThru) SubHostNotAdded InvalidOperation paged
+        Assert-Failure ({ Add-VmSubHost paged @{ KvmHost = 'one'; Memory = '4KB' } -ErrorAction Stop } | Should -Throw -PassThru) SubHostsTooSmall ResourceUnavailable paged
+        Get-LeftOver $labHost.one | Should -BeNullOrEmpty
+        # An address that it has, and that main does not reach.
+        $null = Connect-KvmHost $labHost.two.Address @ours -Name lonely -DataAddress 127.0.0.1
+        try { Assert-Failure ({ Add-VmSubHost paged lonely -ErrorAction Stop } | Should -Throw -PassThru) SubHostNotAdded InvalidOperation paged }
+        finally { Disconnect-KvmHost lonely }
+        Get-LeftOver $labHost.two | Should -BeNullOrEmpty
+        (Get-VmRemotePaging paged).SubHosts | Should -Not -Contain 'lonely'
+    }
+
+    It 'ends at Ctrl+C while the host does not answer' {
+        Assert-StopsWhileWaiting one Add-VmSubHost @{ VM = 'paged'; SubHost = 'one' }
+        (Get-VmRemotePaging paged).SubHosts | Should -Not -Contain 'one'
+    }
+
+    It 'has the VM use the new host at once, over a restart of its worker, until the host is removed' {
+        $paging = Get-VmRemotePaging paged | Add-VmSubHost -SubHost @{ KvmHost = 'one'; Memory = '96MB' } -PassThru
+        Assert-Output Add-VmSubHost $paging
+        $paging.SubHosts[-1] | Should -Be 'one'
+        $paging.SubHostStates[-1] | Should -Be 'serving'
+        $before = $paging.LimitBytes
+        Set-VmRemotePaging paged -MainMemory 40MB
+        try {
+            Wait-Until { (Get-VmRemotePaging paged).RemoteBytesBySubHost[-1] -gt 0 } 'the new host has memory of the VM'
+            $killed = Stop-Worker $labHost.main main
+            Wait-Until { (Invoke-OnHost $labHost.main 'cat /run/fctrans/*/main/worker.pid') -ne $killed } 'a new worker has started'
+            Wait-Until { (Get-VmRemotePaging paged).RemoteBytesBySubHost[-1] -gt 0 } 'it knows the new host'
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+            $left = Remove-VmSubHost paged one -PassThru
+            "$($left.SubHosts[-1]) $($left.SubHostStates[-1]) $($left.RemoteBytesBySubHost[-1])" | Should -Be 'one left 0'
+            Wait-Until { -not (Get-LeftOver $labHost.one) } 'nothing is left on it'
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+        }
+        finally { Set-VmRemotePaging paged -MainMemory $before }
+    }
+}
