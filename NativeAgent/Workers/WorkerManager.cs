@@ -60,6 +60,7 @@ internal static class WorkerManager
             if (directory.Read(Markers.Refused) is { } reason)
             {
                 Stop(directory);
+                RemoveFiles(directory);
                 directory.Remove();
                 throw new InvalidOperationException(reason);
             }

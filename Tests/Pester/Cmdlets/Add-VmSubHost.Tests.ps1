@@ -3,7 +3,7 @@
 BeforeAll {
     . ([IO.Path]::Combine($PSScriptRoot, '..', 'StandingLab.ps1'))
     $split = Get-StandingSplit
-    $null = Connect-StandingHost source, main, sub, sub2, one, two
+    $null = Connect-StandingHost source, main, sub, sub2, one
     $guest = $global:FCtransStandingLab.Guest.paged
 }
 
@@ -26,8 +26,8 @@ Describe 'Add-VmSubHost' {
         Assert-Failure ({ Add-VmSubHost paged sub2 -ErrorAction Stop } | Should -Throw -PassThru) SubHostNotAdded InvalidOperation paged
         Assert-Failure ({ Add-VmSubHost paged @{ KvmHost = 'one'; Memory = '4KB' } -ErrorAction Stop } | Should -Throw -PassThru) SubHostsTooSmall ResourceUnavailable paged
         Get-LeftOver $labHost.one | Should -BeNullOrEmpty
-        # An address that it has, and that main does not reach.
-        $null = Connect-KvmHost $labHost.two.Address @ours -Name lonely -DataAddress 127.0.0.1
+        # An address that it has not: its worker is prepared and can't start.
+        $null = Connect-KvmHost $labHost.two.Address @ours -Name lonely -DataAddress 192.0.2.1
         try { Assert-Failure ({ Add-VmSubHost paged lonely -ErrorAction Stop } | Should -Throw -PassThru) SubHostNotAdded InvalidOperation paged }
         finally { Disconnect-KvmHost lonely }
         Get-LeftOver $labHost.two | Should -BeNullOrEmpty
@@ -45,14 +45,21 @@ Describe 'Add-VmSubHost' {
         $paging.SubHosts[-1] | Should -Be 'one'
         $paging.SubHostStates[-1] | Should -Be 'serving'
         $before = $paging.LimitBytes
+        # What has an old copy elsewhere would leave for there again.
+        (Invoke-LabGuest -Guest $guest -Command 'fresh 24').errors | Should -Be 0
         Set-VmRemotePaging paged -MainMemory 40MB
         try {
             Wait-Until { (Get-VmRemotePaging paged).RemoteBytesBySubHost[-1] -gt 0 } 'the new host has memory of the VM'
             $killed = Stop-Worker $labHost.main main
             Wait-Until { (Invoke-OnHost $labHost.main 'cat /run/fctrans/*/main/worker.pid') -ne $killed } 'a new worker has started'
-            Wait-Until { (Get-VmRemotePaging paged).RemoteBytesBySubHost[-1] -gt 0 } 'it knows the new host'
             (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
-            $left = Remove-VmSubHost paged one -PassThru
+            Wait-Until { (Get-VmRemotePaging paged).RemoteBytesBySubHost[-1] -gt 0 } 'it knows the new host'
+            # While it is emptied, the guest frees a part of that.
+            $job = Remove-VmSubHost paged one -AsJob
+            $null = Invoke-LabGuest -Guest $guest -Command 'free 24'
+            $null = Wait-Job $job -Timeout 120
+            $left = Receive-Job $job
+            Remove-Job $job
             "$($left.SubHosts[-1]) $($left.SubHostStates[-1]) $($left.RemoteBytesBySubHost[-1])" | Should -Be 'one left 0'
             Wait-Until { -not (Get-LeftOver $labHost.one) } 'nothing is left on it'
             (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
