@@ -44,6 +44,16 @@ internal sealed class FakeWorker(FakeState state) : Worker.WorkerBase
         }
     }
 
+    public override Task<WorkerStatus> AddSubHost(AddSubHostRequest request, ServerCallContext context)
+    {
+        state.Called("AddSubHost");
+        var status = state.Read<WorkerStatus>("status-Main.json");
+        status.Paging.SubHosts.Add(request.Host);
+        status.Paging.SubHostStates.Add("serving");
+        File.WriteAllText(state.Path("status-Main.json"), JsonFormatter.Default.Format(status));
+        return Task.FromResult(status);
+    }
+
     public override async Task<WorkerStatus> Abort(AbortRequest request, ServerCallContext context)
     {
         state.Called("Abort");

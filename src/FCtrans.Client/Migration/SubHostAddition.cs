@@ -53,7 +53,7 @@ public sealed class SubHostAddition
             throw Failure.SubHostsTooSmall(_sub.Name, 1 << 20, room);
         }
 
-        await ClearFormerAsync(status, cancellation).ConfigureAwait(false);
+        await ClearFormerAsync(status).ConfigureAwait(false);
         PreparedWorker prepared;
         try
         {
@@ -109,11 +109,11 @@ public sealed class SubHostAddition
         .Zip(status.Paging.SubHostStates).Where(s => string.Equals(s.First, host, StringComparison.OrdinalIgnoreCase)).Select(s => s.Second);
 
     /// <summary>A host that was a sub-host of this VM before, and has left or was given up, may still have what nobody asks for any more.</summary>
-    private async Task ClearFormerAsync(WorkerStatus status, CancellationToken cancellation)
+    private async Task ClearFormerAsync(WorkerStatus status)
     {
         if (StatesOf(status, _sub.Name).Any())
         {
-            await _sub.RemoveWorkerAsync(_split.SplitId, WorkerRole.Sub, force: true, cancellation).ConfigureAwait(false);
+            await RemoveAsync().ConfigureAwait(false);
         }
     }
 
@@ -151,8 +151,9 @@ public sealed class SubHostAddition
         {
             return await _worker.AddSubHostAsync(peer, CancellationToken.None).ConfigureAwait(false);
         }
-        catch (FCtransException e) when (e.Kind is FailureKind.Connection or FailureKind.Timeout)
+        catch (FCtransException e) when (e.ErrorId != nameof(Failure.SubHostNotAdded))
         {
+            // The connection broke, or the worker was killed in the middle.
             return await FindOutAsync(e).ConfigureAwait(false);
         }
     }
