@@ -54,10 +54,13 @@ public sealed class KvmHostReference
     /// <inheritdoc/>
     public override string ToString() => _name;
 
+    /// <summary>Whether this is a name with wildcards.</summary>
+    internal bool IsPattern => _host is null && WildcardPattern.ContainsWildcardCharacters(_name);
+
     /// <summary>The connected hosts that are meant: one, or all that a name with wildcards matches.</summary>
     /// <exception cref="FCtransException">HostNotConnected.</exception>
     internal KvmHost[] ResolveAll() =>
-        _host is null && WildcardPattern.ContainsWildcardCharacters(_name) ? HostRegistry.Match(_name) : [Resolve()];
+        IsPattern ? HostRegistry.Match(_name) : [Resolve()];
 
     /// <summary>The connected host.</summary>
     /// <exception cref="FCtransException">HostNotConnected.</exception>

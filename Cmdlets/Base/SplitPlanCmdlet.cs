@@ -4,25 +4,22 @@ using FCtrans.Client;
 namespace FCtrans.Commands;
 
 /// <summary>What the cmdlets share that plan a split migration, to do it or to say how it would go.</summary>
-public abstract class SplitPlanCmdlet : FCtransCmdlet
+public abstract class SplitPlanCmdlet : VmCmdlet
 {
-    /// <summary>The VM, or the name of a VM on a connected host.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
-    [Alias("Name")]
-    [ValidateNotNull]
-    [ArgumentCompleter(typeof(KvmVmCompleter))]
-    public VmReference VM { get; set; } = null!;
-
     /// <summary>The host that is to run the VM's processors.</summary>
     [Parameter(Mandatory = true, Position = 1)]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     [ValidateNotNull]
     public KvmHostReference MainHost { get; set; } = null!;
 
-    /// <summary>The hosts that are to hold the rest of its memory; with a limit: <c>@{ KvmHost = 'sub1'; Memory = 64GB }</c>.</summary>
+    /// <summary>
+    /// The hosts that are to hold the rest of its memory; with a limit: <c>@{ KvmHost = 'sub1'; Memory = 64GB }</c>. Of the hosts that a name
+    /// with wildcards matches, the main host and the source are left out.
+    /// </summary>
     [Parameter(Mandatory = true, Position = 2)]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     [ValidateNotNull]
+    [SupportsWildcards]
     public KvmHostReference[] SubHost { get; set; } = [];
 
     /// <summary>At most this much of the guest's memory stays on the main host: bytes (8GB) or a share of it (25%).</summary>
@@ -43,16 +40,42 @@ public abstract class SplitPlanCmdlet : FCtransCmdlet
     public string[] QemuCommandLine { get; set; } = [];
 
     /// <summary>What the parameters of this class ask for.</summary>
-    private protected SplitMigrationRequest Request(KvmVm vm, KvmHost main, KvmHost[] subs) => new()
+    /// <exception cref="FCtransException">HostNotConnected, MainMemoryInvalid.</exception>
+    private protected SplitMigrationRequest Request(KvmVm vm)
     {
-        Source = vm.KvmHost.Connection,
-        VmName = vm.Name,
-        VmProcessId = vm.ProcessId,
-        MainHost = main.Connection,
-        SubHosts = [.. subs.Select(s => s.Connection)],
-        MainMemoryBytes = MainMemory.ToBytes,
-        SubHostLimitBytes = [.. SubHost.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
-        TrackUnused = TrackUnused,
-        QemuCommandLine = QemuCommandLine,
-    };
+        KvmHost main = MainHost.Resolve();
+        (KvmHost Host, MemorySize? Limit)[] subs = SubHosts(vm.KvmHost, main);
+        return new SplitMigrationRequest
+        {
+            Source = vm.KvmHost.Connection,
+            VmName = vm.Name,
+            VmProcessId = vm.ProcessId,
+            MainHost = main.Connection,
+            SubHosts = [.. subs.Select(s => s.Host.Connection)],
+            MainMemoryBytes = MainMemory.ToBytes,
+            SubHostLimitBytes = [.. subs.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
+            TrackUnused = TrackUnused,
+            QemuCommandLine = QemuCommandLine,
+        };
+    }
+
+    /// <summary>The sub-hosts, each with its limit. A host that was named stays, so that naming one twice is found out.</summary>
+    private (KvmHost Host, MemorySize? Limit)[] SubHosts(KvmHost source, KvmHost main)
+    {
+        // By connection: Get-KvmHost may have put a newer object in a host's place.
+        HashSet<KvmHostConnection> taken = [source.Connection, main.Connection, .. SubHost.Where(s => !s.IsPattern).Select(s => s.Resolve().Connection)];
+        var subs = new List<(KvmHost, MemorySize?)>();
+        foreach (KvmHostReference reference in SubHost)
+        {
+            foreach (KvmHost host in reference.ResolveAll())
+            {
+                if (!reference.IsPattern || taken.Add(host.Connection))
+                {
+                    subs.Add((host, reference.Limit));
+                }
+            }
+        }
+
+        return subs.Count > 0 ? [.. subs] : throw Failure.HostNotConnected(string.Join(", ", SubHost.Select(s => s.ToString())));
+    }
 }

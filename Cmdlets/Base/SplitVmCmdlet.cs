@@ -30,7 +30,7 @@ public abstract class SplitVmCmdlet : FCtransCmdlet
     {
         foreach (VmReference reference in VM)
         {
-            foreach ((KvmHost main, WorkerSummary worker) in FindMainWorkers(reference.ToString()))
+            foreach ((KvmHost main, WorkerSummary worker) in FindMainWorkers(reference))
             {
                 ForItem(worker.Spec.VmName, () => Change(main, worker));
             }
@@ -46,32 +46,23 @@ public abstract class SplitVmCmdlet : FCtransCmdlet
         main.Connection.ConnectWorker(worker.Spec.SplitId, WorkerRole.Main, worker.Spec.VmName);
 
     /// <summary>The main workers of the VMs; none when there is none, after an error that says so unless there were wildcards.</summary>
-    private (KvmHost Host, WorkerSummary Worker)[] FindMainWorkers(string vm)
+    private (KvmHost Host, WorkerSummary Worker)[] FindMainWorkers(VmReference vm)
     {
-        var pattern = new WildcardPattern(vm, WildcardOptions.IgnoreCase);
-        bool wild = WildcardPattern.ContainsWildcardCharacters(vm);
         KvmHost[] hosts = Hosts(KvmHost);
         var found = new List<(KvmHost Host, WorkerSummary Worker)>();
         bool complete = hosts.Length > 0;
         ForHosts(
             hosts,
             async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
-            (host, workers) => found.AddRange(workers
-                .Where(w => w.Spec?.Role == WorkerRole.Main && pattern.IsMatch(w.Spec.VmName) && w.Running)
-                .Select(w => (host, w))),
+            (host, workers) => found.AddRange(workers.Where(w => w.Spec?.Role == WorkerRole.Main && w.Running).Select(w => (host, w))),
             () => complete = false);
-        if (!wild && found.Any(f => f.Worker.Spec.VmName == vm))
+        (KvmHost Host, WorkerSummary Worker)[] meant = vm.Pick(found, f => f.Worker.Spec.VmName);
+        if (meant.Length == 0 && complete && !vm.IsPattern)
         {
-            // QEMU tells big letters from small: where both are there, the one that was written is meant.
-            found.RemoveAll(f => f.Worker.Spec.VmName != vm);
-        }
-
-        if (found.Count == 0 && complete && !wild)
-        {
-            WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{vm}'"), vm));
+            WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{vm}'"), vm.ToString()));
         }
 
         // A VM may have been split before: the newest is meant.
-        return [.. found.GroupBy(f => f.Worker.Spec.VmName).Select(g => g.MaxBy(f => f.Worker.Spec.StartedUnixMilliseconds))];
+        return [.. meant.GroupBy(f => f.Worker.Spec.VmName).Select(g => g.MaxBy(f => f.Worker.Spec.StartedUnixMilliseconds))];
     }
 }

@@ -23,41 +23,57 @@ public sealed class VmReference
     /// <inheritdoc/>
     public override string ToString() => _name;
 
+    /// <summary>Whether this is a name with wildcards: of those, none may match. A VM's object means its very name.</summary>
+    internal bool IsPattern => _vm is null && WildcardPattern.ContainsWildcardCharacters(_name);
+
+    /// <summary>Picks what is about the VMs that are meant, whether they run any more or not.</summary>
+    /// <param name="all">What there is.</param>
+    /// <param name="nameOf">The name of its VM.</param>
+    internal T[] Pick<T>(IEnumerable<T> all, Func<T, string> nameOf)
+    {
+        if (IsPattern)
+        {
+            var pattern = new WildcardPattern(_name, WildcardOptions.IgnoreCase);
+            return [.. all.Where(a => pattern.IsMatch(nameOf(a)))];
+        }
+
+        T[] found = [.. all.Where(a => string.Equals(nameOf(a), _name, StringComparison.OrdinalIgnoreCase))];
+
+        // QEMU tells big letters from small: where both are there, the one that was written is meant.
+        return found.Any(a => nameOf(a) == _name) ? [.. found.Where(a => nameOf(a) == _name)] : found;
+    }
+
     /// <summary>The VM's object.</summary>
     /// <exception cref="FCtransException">VmNotFound, VmAmbiguous, HostNotConnected.</exception>
-    internal async Task<KvmVm> ResolveAsync(CancellationToken cancellation)
+    private async Task<KvmVm> ResolveAsync(CancellationToken cancellation)
     {
         if (_vm is not null)
         {
             return _vm.KvmHost.IsDisconnected ? throw Failure.HostNotConnected(_vm.KvmHost.Name) : _vm;
         }
 
-        KvmVm[] found = await SearchAsync(name => string.Equals(name, _name, StringComparison.OrdinalIgnoreCase), cancellation).ConfigureAwait(false);
-
-        // QEMU tells big letters from small: where both are there, the one that was written is meant.
-        return One(_name, found.Any(v => v.Name == _name) ? [.. found.Where(v => v.Name == _name)] : found);
+        return One(_name, await SearchAsync(cancellation).ConfigureAwait(false));
     }
 
     /// <summary>The VMs' objects: one, or all that a name with wildcards matches, by their names; none is no error then.</summary>
     /// <exception cref="FCtransException">VmNotFound, VmAmbiguous, HostNotConnected.</exception>
     internal async Task<KvmVm[]> ResolveAllAsync(CancellationToken cancellation)
     {
-        if (_vm is not null || !WildcardPattern.ContainsWildcardCharacters(_name))
+        if (!IsPattern)
         {
             return [await ResolveAsync(cancellation).ConfigureAwait(false)];
         }
 
-        var pattern = new WildcardPattern(_name, WildcardOptions.IgnoreCase);
-        KvmVm[] found = await SearchAsync(pattern.IsMatch, cancellation).ConfigureAwait(false);
+        KvmVm[] found = await SearchAsync(cancellation).ConfigureAwait(false);
 
         // Two VMs of one name on two hosts are both meant here; one VM that is being moved is still one.
         return [.. found.GroupBy(v => (v.Name, v.SplitId.Length > 0 ? v.SplitId : v.HostName)).Select(g => One(g.Key.Name, [.. g]))
             .OrderBy(v => v.Name, StringComparer.OrdinalIgnoreCase)];
     }
 
-    private static Task<KvmVm[]> SearchAsync(Func<string, bool> isMeant, CancellationToken cancellation) => HostRegistry.SearchAsync(
+    private Task<KvmVm[]> SearchAsync(CancellationToken cancellation) => HostRegistry.SearchAsync(
         h => h.ListVmsAsync(cancellation),
-        all => all.SelectMany(p => p.Answer.Where(v => isMeant(v.Name)).Select(v => new KvmVm(p.Host, v))));
+        all => Pick(all.SelectMany(p => p.Answer.Select(v => new KvmVm(p.Host, v))), v => v.Name));
 
     private static KvmVm One(string name, KvmVm[] found)
     {

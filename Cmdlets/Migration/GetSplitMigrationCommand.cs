@@ -24,6 +24,7 @@ public sealed class GetSplitMigrationCommand : FCtransCmdlet
 
     /// <summary>Hosts to ask. Default: all connected ones.</summary>
     [Parameter]
+    [SupportsWildcards]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     public KvmHostReference[]? KvmHost { get; set; }
 
@@ -43,17 +44,15 @@ public sealed class GetSplitMigrationCommand : FCtransCmdlet
 
         SplitMigration[] all = [.. SplitMigrationCatalog.From(workers)
             .Where(m => id is null || string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase))];
-        string[] names = VM is null ? ["*"] : [.. VM.Select(v => v.ToString())];
-        foreach (string name in names)
+        foreach (VmReference vm in VM ?? [new VmReference("*")])
         {
-            var pattern = new WildcardPattern(name, WildcardOptions.IgnoreCase);
-            SplitMigration[] matching = [.. all.Where(m => pattern.IsMatch(m.VM))];
+            SplitMigration[] matching = vm.Pick(all, m => m.VM);
             WriteObject(matching, enumerateCollection: true);
             if (matching.Length == 0 && complete && hosts.Length > 0
-                && (id is not null || !WildcardPattern.ContainsWildcardCharacters(name)))
+                && (id is not null || !vm.IsPattern))
             {
-                string what = id ?? $"of a VM '{name}'";
-                WriteError(Errors.Record(Failure.MigrationNotFound(what), id ?? name));
+                string what = id ?? $"of a VM '{vm}'";
+                WriteError(Errors.Record(Failure.MigrationNotFound(what), id ?? vm.ToString()));
             }
         }
     }

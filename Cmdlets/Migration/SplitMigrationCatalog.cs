@@ -11,20 +11,32 @@ internal static class SplitMigrationCatalog
         [.. workers.Where(w => w.Worker.Spec is not null).GroupBy(w => w.Worker.Spec.SplitId).Select(g => Merge([.. g]))
             .OrderBy(m => m.Started)];
 
-    /// <summary>Looks on all connected hosts for a migration. A VM may have been moved before: the newest is meant.</summary>
-    /// <param name="id">Its split id; null: look by the VM.</param>
-    /// <param name="vm">The VM's name.</param>
+    /// <summary>Looks on all connected hosts for a migration.</summary>
+    /// <param name="id">Its split id.</param>
     /// <param name="stop">Gives the search up.</param>
     /// <exception cref="FCtransException">MigrationNotFound, NoHostConnected, or why a host that may know does not answer.</exception>
-    public static async Task<SplitMigration> FindAsync(string? id, string vm, CancellationToken stop)
+    public static async Task<SplitMigration> FindAsync(string id, CancellationToken stop)
     {
-        SplitMigration[] found = await HostRegistry.SearchAsync(
-            h => h.ListWorkersAsync(stop),
-            all => From(all.SelectMany(p => p.Answer.Select(w => (p.Host, w))))
-                .Where(m => id is null ? m.VM == vm : string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase)))
-            .ConfigureAwait(false);
-        return found.LastOrDefault() ?? throw Failure.MigrationNotFound(id ?? $"of a VM '{vm}'");
+        SplitMigration[] found = await SearchAsync(
+            all => all.Where(m => string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase)), stop).ConfigureAwait(false);
+        return found.LastOrDefault() ?? throw Failure.MigrationNotFound(id);
     }
+
+    /// <summary>Looks on all connected hosts for the migrations of VMs. A VM may have been moved before: the newest is meant.</summary>
+    /// <param name="vm">The VM, or a name with wildcards, which may match none.</param>
+    /// <param name="stop">Gives the search up.</param>
+    /// <exception cref="FCtransException">MigrationNotFound, NoHostConnected, or why a host that may know does not answer.</exception>
+    public static async Task<SplitMigration[]> FindNewestAsync(VmReference vm, CancellationToken stop)
+    {
+        SplitMigration[] found = await SearchAsync(
+            all => vm.Pick(all, m => m.VM).GroupBy(m => m.VM).Select(g => g.Last()), stop).ConfigureAwait(false);
+        return found.Length > 0 || vm.IsPattern ? found : throw Failure.MigrationNotFound($"of a VM '{vm}'");
+    }
+
+    private static Task<SplitMigration[]> SearchAsync(
+        Func<IEnumerable<SplitMigration>, IEnumerable<SplitMigration>> pick, CancellationToken stop) => HostRegistry.SearchAsync(
+            h => h.ListWorkersAsync(stop),
+            all => pick(From(all.SelectMany(p => p.Answer.Select(w => (p.Host, w))))));
 
     private static SplitMigration Merge((KvmHost Host, WorkerSummary Worker)[] parts)
     {

@@ -55,48 +55,62 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
+        CheckTimes();
+        foreach (VmReference reference in VM)
+        {
+            foreach (KvmVm vm in OrEnd(reference.ToString(), () => Await(reference.ResolveAllAsync)))
+            {
+                _ = OrEnd(vm.Name, () => Move(vm));
+            }
+        }
+    }
+
+    /// <summary>Moves one VM, or begins to.</summary>
+    /// <returns>Whether it was to be moved.</returns>
+    private bool Move(KvmVm vm)
+    {
+        SplitMigrationRequest request = RequestFor(vm);
+        SplitMigrationPlan plan = Await(stop => SplitMigrationPlan.MakeAsync(request, stop));
+        string action = $"Split migration from {vm.HostName} to main host {request.MainHost.Name} "
+            + $"({Loader.Display.Bytes(plan.MainMemoryBytes)}) and sub-hosts {string.Join(", ", request.SubHosts.Select(s => s.Name))}";
+        if (!ShouldProcess(vm.Name, action))
+        {
+            return false;
+        }
+
+        var task = new SplitMigrationTask(vm.KvmHost, plan);
+        if (AsJob)
+        {
+            var job = new SplitMigrationJob(MyInvocation.Line ?? "", task);
+            job.Start(JobRepository);
+            WriteObject(job);
+            return true;
+        }
+
+        foreach (string warning in plan.Warnings)
+        {
+            WriteWarning(warning);
+        }
+
+        SplitMigration done = Await((post, stop) => task.RunAsync(record => post(() => WriteProgress(record)), stop));
+        WriteVerbose($"{done.VM}: {done.State}: from {done.SourceHost} to {done.MainHost} and {string.Join(", ", done.SubHosts)} in "
+            + $"{Loader.Display.Seconds(done.TotalSeconds)}, {done.Rounds.Count} rounds, {Loader.Display.Bytes(done.BytesSent)} sent, "
+            + $"stood still {Loader.Display.Seconds(done.DowntimeMilliseconds / 1000)}.");
+        WriteObject(done);
+        return true;
+    }
+
+    /// <summary>Does it; a failure is terminating: a script must not go on as if the VM had been moved.</summary>
+    private T OrEnd<T>(string vm, Func<T> part)
+    {
         try
         {
-            CheckTimes();
-            KvmHost main = MainHost.Resolve();
-            KvmHost[] subs = [.. SubHost.Select(s => s.Resolve())];
-            (KvmVm vm, SplitMigrationPlan plan) = Await(async stop =>
-            {
-                KvmVm found = await VM.ResolveAsync(stop).ConfigureAwait(false);
-                return (found, await SplitMigrationPlan.MakeAsync(RequestFor(found, main, subs), stop).ConfigureAwait(false));
-            });
-
-            string action = $"Split migration from {vm.HostName} to main host {main.Name} "
-                + $"({Loader.Display.Bytes(plan.MainMemoryBytes)}) and sub-hosts {string.Join(", ", subs.Select(s => s.Name))}";
-            if (!ShouldProcess(vm.Name, action))
-            {
-                return;
-            }
-
-            var task = new SplitMigrationTask(vm.KvmHost, plan);
-            if (AsJob)
-            {
-                var job = new SplitMigrationJob(MyInvocation.Line ?? "", task);
-                job.Start(JobRepository);
-                WriteObject(job);
-                return;
-            }
-
-            foreach (string warning in plan.Warnings)
-            {
-                WriteWarning(warning);
-            }
-
-            SplitMigration done = Await((post, stop) => task.RunAsync(record => post(() => WriteProgress(record)), stop));
-            WriteVerbose($"{done.VM}: {done.State}: from {done.SourceHost} to {done.MainHost} and {string.Join(", ", done.SubHosts)} in "
-                + $"{Loader.Display.Seconds(done.TotalSeconds)}, {done.Rounds.Count} rounds, {Loader.Display.Bytes(done.BytesSent)} sent, "
-                + $"stood still {Loader.Display.Seconds(done.DowntimeMilliseconds / 1000)}.");
-            WriteObject(done);
+            return part();
         }
         catch (FCtransException e)
         {
-            // Terminating: a script must not go on as if the VM had been moved.
-            ThrowTerminatingError(Errors.Record(e, VM.ToString()));
+            ThrowTerminatingError(Errors.Record(e, vm));
+            throw;
         }
     }
 
@@ -110,7 +124,7 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
         }
     }
 
-    private SplitMigrationRequest RequestFor(KvmVm vm, KvmHost main, KvmHost[] subs) => Request(vm, main, subs) with
+    private SplitMigrationRequest RequestFor(KvmVm vm) => Request(vm) with
     {
         MovePersistentDomain = MovePersistentDomain,
         MaxDowntime = MaxDowntime,

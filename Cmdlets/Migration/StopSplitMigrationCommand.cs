@@ -7,7 +7,7 @@ namespace FCtrans.Commands;
 /// <summary>Stop-SplitMigration: gives a running migration up; the VM runs on where it is. Too late after the commitment.</summary>
 [Cmdlet(VerbsLifecycle.Stop, "SplitMigration", DefaultParameterSetName = VMSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(SplitMigration))]
-public sealed class StopSplitMigrationCommand : OneMigrationCmdlet
+public sealed class StopSplitMigrationCommand : MigrationCmdlet
 {
     /// <summary>Write the migration's last state.</summary>
     [Parameter]
@@ -16,13 +16,15 @@ public sealed class StopSplitMigrationCommand : OneMigrationCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        string? id = WantedId;
-        string wanted = id ?? VM.ToString();
-        ForItem(wanted, () =>
+        ForMigrations((migration, wildcard) =>
         {
-            SplitMigration migration = Await(stop => SplitMigrationCatalog.FindAsync(id, wanted, stop));
             if (migration.HasEnded)
             {
+                if (wildcard)
+                {
+                    return;
+                }
+
                 throw migration.State == "Completed"
                     ? Failure.MigrationCommitted(migration.VM) : Failure.MigrationEnded(migration.VM, migration.State);
             }

@@ -14,15 +14,9 @@ public sealed class TestSplitMigrationCommand : SplitPlanCmdlet
     public long BandwidthLimitBytesPerSecond { get; set; }
 
     /// <inheritdoc/>
-    protected override void ProcessRecord() => ForItem(VM.ToString(), () =>
+    protected override void ProcessRecord() => ForVms(vm =>
     {
-        KvmHost main = MainHost.Resolve();
-        KvmHost[] subs = [.. SubHost.Select(s => s.Resolve())];
-        WriteObject(Await(async stop =>
-        {
-            KvmVm vm = await VM.ResolveAsync(stop).ConfigureAwait(false);
-            var request = Request(vm, main, subs) with { BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond };
-            return new SplitMigrationTest(await SplitMigrationForecast.MakeAsync(request, stop).ConfigureAwait(false));
-        }));
+        SplitMigrationRequest request = Request(vm) with { BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond };
+        WriteObject(Await(async stop => new SplitMigrationTest(await SplitMigrationForecast.MakeAsync(request, stop).ConfigureAwait(false))));
     });
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Management.Automation;
 using FCtrans.Client;
 using FCtrans.Contracts;
@@ -10,42 +11,40 @@ namespace FCtrans.Commands;
 /// </summary>
 [Cmdlet(VerbsLifecycle.Wait, "SplitMigration", DefaultParameterSetName = VMSet)]
 [OutputType(typeof(SplitMigration))]
-public sealed class WaitSplitMigrationCommand : OneMigrationCmdlet
+public sealed class WaitSplitMigrationCommand : MigrationCmdlet
 {
     private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(1);
 
-    /// <summary>How long to wait. Default: as long as it takes.</summary>
+    /// <summary>How long to wait, for all of them together. Default: as long as it takes.</summary>
     [Parameter]
     public TimeSpan? Timeout { get; set; }
+
+    private long _began;
 
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        string? id = WantedId;
-        ForItem(id ?? VM.ToString(), () => WriteObject(Await(stop => WaitAsync(id, stop))));
+        // Not from the cmdlet's beginning: what comes before it in the pipeline may take long.
+        _began = _began > 0 ? _began : Stopwatch.GetTimestamp();
+        ForMigrations((migration, _) => WriteObject(Await(stop => WaitAsync(migration, stop))));
     }
 
-    private async Task<SplitMigration> WaitAsync(string? id, CancellationToken stop)
+    private async Task<SplitMigration> WaitAsync(SplitMigration migration, CancellationToken stop)
     {
-        long began = Environment.TickCount64;
         TimeSpan pause = s_firstPause;
-        while (true)
+        while (!migration.HasEnded)
         {
-            SplitMigration migration = await SplitMigrationCatalog.FindAsync(id, VM?.ToString() ?? "", stop).ConfigureAwait(false);
-            id = migration.SplitId;
-            if (migration.HasEnded)
-            {
-                return migration;
-            }
-
-            if (Timeout is { } limit && Environment.TickCount64 - began >= limit.TotalMilliseconds)
+            if (Timeout is { } limit && Stopwatch.GetElapsedTime(_began) >= limit)
             {
                 throw Failure.MigrationNotEnded(migration.VM, migration.State, limit);
             }
 
             await Task.Delay(pause, stop).ConfigureAwait(false);
             pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
+            migration = await SplitMigrationCatalog.FindAsync(migration.SplitId, stop).ConfigureAwait(false);
         }
+
+        return migration;
     }
 }

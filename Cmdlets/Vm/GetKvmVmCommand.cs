@@ -16,6 +16,7 @@ public sealed class GetKvmVmCommand : FCtransCmdlet
 
     /// <summary>Hosts to look on. Default: all connected ones.</summary>
     [Parameter(ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [SupportsWildcards]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     public KvmHostReference[]? KvmHost { get; set; }
 

@@ -24,6 +24,7 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
 
     /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
     [Parameter]
+    [SupportsWildcards]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     public KvmHostReference[]? KvmHost { get; set; }
 

@@ -27,6 +27,7 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
 
     /// <summary>Main hosts to look on. Default: all connected hosts.</summary>
     [Parameter]
+    [SupportsWildcards]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     public KvmHostReference[]? KvmHost { get; set; }
 

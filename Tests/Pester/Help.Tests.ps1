@@ -4,12 +4,36 @@ BeforeDiscovery {
     $root = [IO.Path]::GetFullPath([IO.Path]::Combine($PSScriptRoot, '..', '..'))
     Import-Module ([IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1'))
     $cmdlets = @((Get-Module FCtrans).ExportedCmdlets.Keys)
+    $pages = @([IO.Path]::Combine($root, 'README.md')) + @([IO.Directory]::GetFiles([IO.Path]::Combine($root, 'docs'), '*.md')) +
+        @([IO.Directory]::GetFiles([IO.Path]::Combine($root, 'docs', 'howto'), '*.md')) | ForEach-Object { $_.Substring($root.Length + 1) }
 }
 
 BeforeAll {
     $root = [IO.Path]::GetFullPath([IO.Path]::Combine($PSScriptRoot, '..', '..'))
     Import-Module ([IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1'))
     $common = @([Management.Automation.PSCmdlet]::CommonParameters) + @([Management.Automation.PSCmdlet]::OptionalCommonParameters)
+
+    Import-Module ([IO.Path]::Combine($root, 'out', 'FCtrans.Lab', 'FCtrans.Lab.psd1'))
+
+    <# PowerShell parses it, and our cmdlets have the parameters that it gives them. #>
+    function Assert-Understood([string] $Code) {
+        $failures = $null
+        $ast = [Management.Automation.Language.Parser]::ParseInput($Code, [ref] $null, [ref] $failures)
+        if ($failures) { throw "'$Code': $($failures[0].Message)" }
+        foreach ($call in $ast.FindAll({ $args[0] -is [Management.Automation.Language.CommandAst] }, $true)) {
+            $called = $call.GetCommandName()
+            if (-not $called) { continue }
+            if (-not (Get-Command $called -Module FCtrans, FCtrans.Lab -ErrorAction Ignore)) {
+                if ($called -match '-(Kvm|Vm|SplitMigration|Lab)') { throw "'$Code': there is no $called." }
+                continue
+            }
+
+            $binding = [Management.Automation.Language.StaticParameterBinder]::BindCommand($call, $true)
+            foreach ($wrong in $binding.BindingExceptions.GetEnumerator()) {
+                throw "'$Code': $($wrong.Key): $($wrong.Value.BindingException.Message)"
+            }
+        }
+    }
 
     function Get-Text($Description) { @($Description | ForEach-Object { $_.Text }) -join ' ' }
 }
@@ -38,18 +62,8 @@ Describe 'The help of <_>' -ForEach $cmdlets {
         $examples = @($help.Examples.Example)
         $examples.Count | Should -BeGreaterOrEqual 3
         foreach ($example in $examples) {
-            $failures = $null
-            $ast = [Management.Automation.Language.Parser]::ParseInput($example.Code, [ref] $null, [ref] $failures)
-            @($failures) | Should -HaveCount 0
+            Assert-Understood $example.Code
             $example.Code | Should -BeLike "*$name*"
-            foreach ($call in $ast.FindAll({ $args[0] -is [Management.Automation.Language.CommandAst] }, $true)) {
-                $called = $call.GetCommandName()
-                if (-not (Get-Command $called -Module FCtrans -ErrorAction Ignore)) { continue }
-                $binding = [Management.Automation.Language.StaticParameterBinder]::BindCommand($call, $true)
-                foreach ($wrong in $binding.BindingExceptions.GetEnumerator()) {
-                    throw "'$($example.Code)': $($wrong.Key): $($wrong.Value.BindingException.Message)"
-                }
-            }
         }
     }
 
@@ -70,5 +84,28 @@ Describe 'The help of <_>' -ForEach $cmdlets {
 Describe 'about_FCtrans' {
     It 'is found' {
         "$(Get-Help about_FCtrans)" | Should -BeLike '*split migration*'
+    }
+}
+
+Describe 'The page <_>' -ForEach $pages {
+    BeforeAll {
+        $path = [IO.Path]::Combine($root, $_)
+        $text = [IO.File]::ReadAllText($path)
+    }
+
+    It 'has commands that are understood' {
+        # Indented blocks, of lists, too.
+        foreach ($block in [regex]::Matches($text, '(?ms)^( *)```powershell\r?\n(.*?)^\1```')) { Assert-Understood $block.Groups[2].Value }
+        # And what stands in the text: `Get-KvmVm bigvm`.
+        foreach ($words in [regex]::Matches(($text -replace '(?ms)^ *```.*?^ *```'), '`\(?([A-Z][a-z]+-(?:Kvm|Vm|SplitMigration)[^`]*)`')) {
+            Assert-Understood $words.Value.Trim('`').Replace('\|', '|')
+        }
+    }
+
+    It 'leads to pages that are there' {
+        foreach ($link in [regex]::Matches(($text -replace '(?ms)^ *```.*?^ *```'), '\]\((?!https?:)([^)#]+)')) {
+            $target = [IO.Path]::Combine([IO.Path]::GetDirectoryName($path), $link.Groups[1].Value)
+            if (-not ([IO.File]::Exists($target) -or [IO.Directory]::Exists($target))) { throw "There is no $($link.Groups[1].Value)." }
+        }
     }
 }

@@ -136,9 +136,14 @@ Describe '<_>' -ForEach $cmdlets {
             $type = ($parameter.ParameterType.GetElementType() ?? $parameter.ParameterType).FullName
             $completer = @($parameter.Attributes | Where-Object { $_ -is [Management.Automation.ArgumentCompleterAttribute] })
             switch ($type) {
-                'FCtrans.Commands.VmReference' { $parameter.Name | Should -Be 'VM'; $parameter.Aliases | Should -Contain 'Name'; $completer | Should -HaveCount 1 }
+                'FCtrans.Commands.VmReference' { $parameter.Name | Should -Be 'VM'; $parameter.ParameterType.IsArray | Should -BeTrue; $parameter.Aliases | Should -Contain 'Name'; $completer | Should -HaveCount 1 }
                 'FCtrans.Commands.KvmHostReference' { $parameter.Name | Should -BeIn 'KvmHost', 'MainHost', 'SubHost'; $completer | Should -HaveCount 1 }
                 'FCtrans.Commands.MemorySize' { $parameter.Name | Should -Be 'MainMemory' }
+            }
+
+            # Of a main host there is one.
+            if ($type -in 'FCtrans.Commands.VmReference', 'FCtrans.Commands.KvmHostReference' -and $parameter.Name -ne 'MainHost') {
+                if (-not @($parameter.Attributes | Where-Object { $_ -is [Management.Automation.SupportsWildcardsAttribute] })) { throw "$name -$($parameter.Name) takes no wildcards." }
             }
 
             switch ($parameter.Name) {

@@ -47,6 +47,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             $running = $shell.BeginInvoke()
             Wait-Copying
             Wait-Until { @($shell.Streams.Progress).StatusDescription -match 'to go' } 'progress is shown'
+            Wait-Until { @($shell.Streams.Progress | Where-Object { $_.ParentActivityId -ge 0 -and $_.StatusDescription -like '* sent' }).Activity -contains "sub-host $($sub.Name)" } 'each host has its own below it'
             $shell.Stop()
             $running.IsCompleted | Should -BeTrue
             "$($shell.InvocationStateInfo.State)" | Should -Be 'Stopped'
@@ -86,9 +87,9 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             Wait-Copying
             { Start-SplitMigration @target } | Should -Throw -ErrorId 'VmCannotBeSplit,*'
             { Stop-SplitMigration -SplitId ('0' * 32) -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
-            Stop-SplitMigration vm1 -WhatIf
+            Stop-SplitMigration v* -WhatIf
             "$($job.State)" | Should -Be 'Running'
-            (Stop-SplitMigration vm1 -PassThru).State | Should -Be 'Aborted'
+            (Stop-SplitMigration v* -PassThru).State | Should -Be 'Aborted'
             $null = Wait-Job $job -Timeout 60
             "$($job.State)" | Should -Be 'Failed'
             $failures = $null
@@ -119,7 +120,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
     It 'switches over after -Timeout all the same when it is hybrid; gives the result through the job, and can not be stopped afterwards' {
         $job = Start-SplitMigration @target @slow -Timeout '00:00:02' -AsJob
         Wait-Copying
-        $waited = Wait-SplitMigration vm1 -Timeout '00:02:00'
+        $waited = Wait-SplitMigration v* -Timeout '00:02:00'
         $waited.State | Should -Be 'Completed'
         $waited.Mode | Should -Be 'Hybrid'
         $waited.LeftBytesAtSwitchOver | Should -BeGreaterThan 64MB

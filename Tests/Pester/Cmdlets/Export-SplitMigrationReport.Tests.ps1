@@ -21,6 +21,16 @@ Describe 'Export-SplitMigrationReport' {
         (Export-SplitMigrationReport -SplitId $split.SplitId -Path "$place/id.html" -PassThru).Length | Should -BeGreaterThan 5000
     }
 
+    It 'writes a file for each migration into a folder, and never one over another' {
+        $file = Export-SplitMigrationReport pag*, nobod* $place -PassThru
+        $file.FullName | Should -Be "$place/paged-$($split.SplitId.Substring(0, 8)).html"
+        $file.Length | Should -BeGreaterThan 5000
+        $failures = $null
+        $split, $split | Export-SplitMigrationReport -Path "$place/once.html" -ErrorVariable failures -ErrorAction SilentlyContinue
+        Assert-Failure $failures[0] ReportsNeedFolder InvalidArgument $split.SplitId
+        [IO.File]::Exists("$place/once.html") | Should -BeTrue
+    }
+
     It 'has everything in it and nothing outside' {
         $page = [IO.File]::ReadAllText("$place/report.html")
         foreach ($part in 'paged', 'source', 'All figures', 'prefers-color-scheme', '@media print', 'viewport') { $page.Contains($part) | Should -BeTrue }

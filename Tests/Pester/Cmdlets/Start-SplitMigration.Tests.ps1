@@ -72,6 +72,15 @@ Describe 'Start-SplitMigration' {
         Assert-NothingChanged
     }
 
+    It 'takes wildcards: each VM has its turn, and none is no error' {
+        $where = @{ MainHost = 'one'; SubHost = 'tin*'; MainMemory = '95%' }
+        Start-SplitMigration nobod*, sh* @where -WhatIf | Should -BeNullOrEmpty
+        Start-SplitMigration nobod* @where | Should -BeNullOrEmpty
+        Assert-Failure ({ Start-SplitMigration nobod*, p* @where } | Should -Throw -PassThru) VmCannotBeSplit InvalidOperation private
+        Assert-Failure ({ Start-SplitMigration nobody, s* @where } | Should -Throw -PassThru) VmNotFound ObjectNotFound nobody
+        Assert-NothingChanged
+    }
+
     It 'completes VMs, hosts and modes' {
         Get-Completion 'Start-SplitMigration sh' | Should -Be 'shared'
         Get-Completion 'Start-SplitMigration shared -MainHost o' | Should -Be 'one'

@@ -14,6 +14,11 @@ Describe 'Stop-SplitMigration' {
         }
     }
 
+    It 'passes over what has ended where a name has wildcards, and finds VMs by any case' {
+        Stop-SplitMigration pag*, nobod* -ErrorAction Stop | Should -BeNullOrEmpty
+        Assert-Failure ({ Stop-SplitMigration PAGED -ErrorAction Stop } | Should -Throw -PassThru) MigrationCommitted InvalidOperation paged
+    }
+
     It 'names what there is not' {
         Assert-Failure ({ Stop-SplitMigration shared -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared
     }

@@ -23,6 +23,13 @@ Describe 'Test-SplitMigration' {
         foreach ($check in $failed) { $check.Remedy | Should -Not -BeNullOrEmpty }
     }
 
+    It 'takes wildcards for VMs, and for sub-hosts without the source and the main host' {
+        $tests = @(Test-SplitMigration sh*, priv*, nobod* one * 90%)
+        @($tests.VM) -join ' ' | Should -Be 'shared private'
+        foreach ($test in $tests) { $test.SubHosts | Should -Be 'tiny' }
+        Assert-Failure ({ Test-SplitMigration shared one x* 90% -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound shared
+    }
+
     It 'names a VM and a host that there is not' {
         Assert-Failure ({ Test-SplitMigration nobody one tiny 50% -ErrorAction Stop } | Should -Throw -PassThru) VmNotFound ObjectNotFound nobody
         Assert-Failure ({ Test-SplitMigration shared nowhere tiny 50% -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound shared

@@ -7,7 +7,7 @@ BeforeAll {
 
 Describe 'Wait-SplitMigration' {
     It 'gives at once how one has ended, by whatever it is named' {
-        foreach ($ended in (Wait-SplitMigration paged), (Wait-SplitMigration -SplitId $split.SplitId), ($split | Wait-SplitMigration), (Get-KvmVm paged | Wait-SplitMigration), ('paged' | Wait-SplitMigration)) {
+        foreach ($ended in (Wait-SplitMigration paged), (Wait-SplitMigration -SplitId $split.SplitId), ($split | Wait-SplitMigration), (Wait-SplitMigration pag*, nobod*), (Get-KvmVm paged | Wait-SplitMigration), ('paged' | Wait-SplitMigration)) {
             Assert-Output Wait-SplitMigration $ended
             "$($ended.SplitId) $($ended.State)" | Should -Be "$($split.SplitId) Completed"
         }

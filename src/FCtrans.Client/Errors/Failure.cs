@@ -206,6 +206,10 @@ public static class Failure
         FailureKind.InvalidArgument, $"The report '{path}' can't be written: {Sentence(reason)}",
         "Name a file in a folder that exists and that you may write to.", path, inner);
 
+    public static FCtransException ReportsNeedFolder(string path, string vm) => New(
+        FailureKind.InvalidArgument, $"'{path}' has the report of another migration already; that of '{vm}' was not written.",
+        "Give -Path a folder that exists: each report gets a file of its own there.", path);
+
     public static FCtransException UnexpectedFailure(string host, Exception inner) => New(
         FailureKind.OperationFailed, $"'{host}': {Sentence(inner.Message)}", "", host, inner);
 #pragma warning restore CS1591

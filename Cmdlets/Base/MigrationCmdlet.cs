@@ -1,0 +1,56 @@
+using System.Management.Automation;
+using FCtrans.Client;
+
+namespace FCtrans.Commands;
+
+/// <summary>What cmdlets share that are told migrations: by their objects, an id, or their VMs.</summary>
+public abstract class MigrationCmdlet : FCtransCmdlet
+{
+    private protected const string VMSet = "VM";
+    private protected const string MigrationSet = "Migration";
+    private const string IdSet = "Id";
+
+    /// <summary>The migration, from Get-SplitMigration.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = MigrationSet, ValueFromPipeline = true)]
+    [ValidateNotNull]
+    public SplitMigration Migration { get; set; } = null!;
+
+    /// <summary>The migration's id.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = IdSet)]
+    [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(SplitIdCompleter))]
+    public string SplitId { get; set; } = "";
+
+    /// <summary>VMs, or names of VMs, with wildcards; of each the newest migration is meant.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = VMSet, ValueFromPipeline = true)]
+    [Alias("Name")]
+    [ValidateNotNull]
+    [SupportsWildcards]
+    [ArgumentCompleter(typeof(KvmVmCompleter))]
+    public VmReference[] VM { get; set; } = [];
+
+    /// <summary>
+    /// Runs each migration's part, with the migration as it is now; what fails gets its error, and the next has its turn. None is no error
+    /// where a name has wildcards.
+    /// </summary>
+    /// <param name="part">Is told too whether the VM was found by wildcards, and not named.</param>
+    private protected void ForMigrations(Action<SplitMigration, bool> part)
+    {
+        string? id = ParameterSetName switch { MigrationSet => Migration.SplitId, IdSet => SplitId, _ => null };
+        if (id is not null)
+        {
+            ForItem(id, () => part(Await(stop => SplitMigrationCatalog.FindAsync(id, stop)), false));
+            return;
+        }
+
+        foreach (VmReference vm in VM)
+        {
+            SplitMigration[] found = [];
+            ForItem(vm.ToString(), () => found = Await(stop => SplitMigrationCatalog.FindNewestAsync(vm, stop)));
+            foreach (SplitMigration migration in found)
+            {
+                ForItem(migration.VM, () => part(migration, vm.IsPattern));
+            }
+        }
+    }
+}
