@@ -87,6 +87,8 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             Wait-Copying
             { Start-SplitMigration @target } | Should -Throw -ErrorId 'VmCannotBeSplit,*'
             { Stop-SplitMigration -SplitId ('0' * 32) -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
+            ({ Wait-SplitMigration vm1 -Timeout '00:00:00.1' -ErrorAction Stop } | Should -Throw -PassThru).CategoryInfo.Category | Should -Be 'OperationTimeout'
+            { Wait-SplitMigration vm1 -Timeout '00:00:00.1' -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotEnded,*' -ExpectedMessage '*goes on*'
             Stop-SplitMigration v* -WhatIf
             "$($job.State)" | Should -Be 'Running'
             (Stop-SplitMigration v* -PassThru).State | Should -Be 'Aborted'

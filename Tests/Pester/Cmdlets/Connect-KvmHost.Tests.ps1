@@ -93,6 +93,8 @@ Describe 'Connect-KvmHost' {
     It 'says that a key is none, or is not there' {
         { Connect-KvmHost $one.Address -KeyFile $lab.KnownHostsPath -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
             Should -Throw -ErrorId 'KeyFileUnusable,*'
+        { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile /proc/nowhere/known_hosts -AcceptHostKey -ErrorAction Stop } |
+            Should -Throw -ErrorId 'KnownHostsUnusable,*'
         { Connect-KvmHost $one.Address -KeyFile /nowhere -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
             Should -Throw -ErrorId 'KeyFileUnusable,*'
     }

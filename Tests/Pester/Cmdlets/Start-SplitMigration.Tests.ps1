@@ -52,6 +52,14 @@ Describe 'Start-SplitMigration refuses, and changes nothing,' {
         { Start-SplitMigration -VM shared -MainHost one -SubHost one -MainMemory 64MB } | Should -Throw -ErrorId 'HostNamedTwice,*'
     }
 
+    It 'a VM that two connections show, and more sub-hosts than can be' {
+        $null = Connect-KvmHost $labHost.source.Address @ours -Name again
+        try { $failure = { Start-SplitMigration shared -MainHost one -SubHost tiny -MainMemory 64MB } | Should -Throw -PassThru }
+        finally { Disconnect-KvmHost again }
+        Assert-Failure $failure VmAmbiguous InvalidArgument shared
+        Assert-Failure ({ Start-SplitMigration shared -MainHost one -SubHost (@('tiny') * 300) -MainMemory 64MB } | Should -Throw -PassThru) TooManySubHosts InvalidArgument shared
+    }
+
     It 'a main memory of <Text>' -ForEach @(
         @{ Text = 'much' }, @{ Text = '0' }, @{ Text = '-1GB' }, @{ Text = '101%' }, @{ Text = '1MB' }, @{ Text = '1e30' }
     ) {
