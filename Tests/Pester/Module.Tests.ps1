@@ -141,8 +141,8 @@ Describe '<_>' -ForEach $cmdlets {
                 'FCtrans.Commands.MemorySize' { $parameter.Name | Should -Be 'MainMemory' }
             }
 
-            # Of a main host there is one.
-            if ($type -in 'FCtrans.Commands.VmReference', 'FCtrans.Commands.KvmHostReference' -and $parameter.Name -ne 'MainHost') {
+            # Of a main host there is one; a host that is added is named.
+            if ($type -in 'FCtrans.Commands.VmReference', 'FCtrans.Commands.KvmHostReference' -and $parameter.Name -ne 'MainHost' -and "$name $($parameter.Name)" -ne 'Add-VmSubHost SubHost') {
                 if (-not @($parameter.Attributes | Where-Object { $_ -is [Management.Automation.SupportsWildcardsAttribute] })) { throw "$name -$($parameter.Name) takes no wildcards." }
             }
 
