@@ -26,6 +26,8 @@ public sealed class SplitMigration
         TotalSeconds = status.TotalSeconds;
         PreparationSeconds = status.PreparationSeconds;
         DowntimeMilliseconds = status.DowntimeMilliseconds;
+        SourceProcessorSeconds = status.SourceProcessorSeconds;
+        SourcePeakMemoryBytes = status.SourcePeakMemoryBytes;
         GuestMemoryBytes = Pages(status.GuestPages);
         UsedBytes = Pages(status.UsedPages);
         UnusedBytesSkipped = Pages(status.UnusedPagesSkipped);
@@ -99,6 +101,12 @@ public sealed class SplitMigration
 
     /// <summary>How long the VM stood still.</summary>
     public double DowntimeMilliseconds { get; }
+
+    /// <summary>Processor time that the agent took at the source since the transfer began.</summary>
+    public double SourceProcessorSeconds { get; }
+
+    /// <summary>The most memory that the agent had at the source.</summary>
+    public ulong SourcePeakMemoryBytes { get; }
 
     /// <summary>The guest's memory.</summary>
     public ulong GuestMemoryBytes { get; }

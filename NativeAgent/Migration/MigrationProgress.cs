@@ -12,6 +12,7 @@ internal sealed class MigrationProgress
     private readonly Lock _gate = new();
     private readonly MigrationStatus _status = new() { State = MigrationState.Preparing };
     private long _began;
+    private TimeSpan _processorBefore = Environment.CpuUsage.TotalTime;
     private bool _clockStopped;
 
     public MigrationState State
@@ -31,6 +32,7 @@ internal sealed class MigrationProgress
         lock (_gate)
         {
             _began = Stopwatch.GetTimestamp();
+            _processorBefore = Environment.CpuUsage.TotalTime;
             _status.State = MigrationState.PreCopy;
         }
     }
@@ -70,6 +72,7 @@ internal sealed class MigrationProgress
 
             _status.State = state;
             _status.Error = error;
+            NoteOwnCost(_status);
         }
     }
 
@@ -79,6 +82,11 @@ internal sealed class MigrationProgress
         lock (_gate)
         {
             var copy = _status.Clone();
+            if (_began != 0 && !copy.State.HasEnded())
+            {
+                NoteOwnCost(copy);
+            }
+
             if (!_clockStopped && copy.State is (MigrationState.PreCopy or MigrationState.SwitchOver))
             {
                 copy.TotalSeconds = Elapsed();
@@ -86,6 +94,13 @@ internal sealed class MigrationProgress
 
             return copy;
         }
+    }
+
+    private void NoteOwnCost(MigrationStatus status)
+    {
+        using var self = Process.GetCurrentProcess();
+        status.SourceProcessorSeconds = (Environment.CpuUsage.TotalTime - _processorBefore).TotalSeconds;
+        status.SourcePeakMemoryBytes = (ulong)self.PeakWorkingSet64;
     }
 
     private double Elapsed() => _began == 0 ? 0 : Stopwatch.GetElapsedTime(_began).TotalSeconds;
