@@ -15,6 +15,9 @@ internal sealed class MigrationProgress
     private TimeSpan _processorBefore = Environment.CpuUsage.TotalTime;
     private bool _clockStopped;
 
+    /// <summary>Adds to a copy what changes all the time, until the migration has ended. Called by any thread that looks.</summary>
+    public Action<MigrationStatus>? Live { private get; set; }
+
     public MigrationState State
     {
         get
@@ -85,6 +88,7 @@ internal sealed class MigrationProgress
             if (_began != 0 && !copy.State.HasEnded())
             {
                 NoteOwnCost(copy);
+                Live?.Invoke(copy);
             }
 
             if (!_clockStopped && copy.State is (MigrationState.PreCopy or MigrationState.SwitchOver))

@@ -34,6 +34,7 @@ internal sealed class MigrationRounds : IDisposable
     /// <summary>The first look may come long after the one that someone else had before the tracker was armed.</summary>
     private bool _looked;
     private readonly long _pageCount;
+    private RoundUnderWay? _underWay;
     private readonly List<(PageRange Range, byte Place)> _located = [];
     private long _lastHarvest = Stopwatch.GetTimestamp();
 
@@ -104,11 +105,18 @@ internal sealed class MigrationRounds : IDisposable
         long dirtyPages = _dirty.Count();
         ForgetUnused();
         EndedEarly = false;
+        _progress.Update(s =>
+        {
+            s.Round = Round + 1;
+            s.UsedPages = (ulong)figures.Used;
+        });
+        Volatile.Write(ref _underWay, new RoundUnderWay(CountToSendNow(), MovedPages(), bytesBefore, began));
         SendUsed(cancel, enough);
         _dirty.Clear();
         Barriers(cancel);
 
         Locate(cancel);
+        Volatile.Write(ref _underWay, null);
         Round++;
         double seconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
         long pages = PagesSent() - pagesBefore;
@@ -153,6 +161,23 @@ internal sealed class MigrationRounds : IDisposable
     public long CountToSend()
     {
         Look();
+        return CountToSendNow();
+    }
+
+    /// <summary>Of a round that is under way: what is left of it, and how fast it goes. Any thread.</summary>
+    public void AddLive(MigrationStatus status)
+    {
+        if (Volatile.Read(ref _underWay) is not { } round)
+        {
+            return;
+        }
+
+        status.RemainingPages = (ulong)Math.Max(0, round.PagesToSend - (MovedPages() - round.PagesBefore));
+        status.BytesPerSecond = (BytesSent() - round.BytesBefore) / Math.Max(Stopwatch.GetElapsedTime(round.BeganAt).TotalSeconds, 1e-6);
+    }
+
+    private long CountToSendNow()
+    {
         long count = 0;
         for (long word = 0; word < _unused.WordCount; word++)
         {
@@ -240,6 +265,8 @@ internal sealed class MigrationRounds : IDisposable
     private long BytesSent() => _senders.Sum(sender => sender.BytesSent);
 
     private long PagesSent() => _senders.Sum(sender => sender.PagesSent);
+
+    private long MovedPages() => _senders.Sum(sender => sender.PagesSent + sender.ZeroPages);
 
     /// <summary>What the guest freed after it had been sent leaves its host again.</summary>
     private void ForgetUnused()
@@ -418,4 +445,6 @@ internal sealed class MigrationRounds : IDisposable
         long left = _pageCount - (word << 6);
         return left >= 64 ? ulong.MaxValue : (1UL << (int)left) - 1;
     }
+
+    private sealed record RoundUnderWay(long PagesToSend, long PagesBefore, long BytesBefore, long BeganAt);
 }

@@ -104,6 +104,11 @@ internal sealed class SourceMigration : IDisposable
         _placement = new Placement(_pageCount, _kernelPages!, _hotPages, (long)(_spec.MainMemoryBytes >> PageIndex.PageShift), SubRooms());
         using var rounds = new MigrationRounds(
             _pageCount, _dirtyTracker, _unusedPages!, _placement, [.. _senders], _control!, _progress);
+        _progress.Live = status =>
+        {
+            CountTraffic(status);
+            rounds.AddLive(status);
+        };
 
         FailurePoint.Reach("source.pre-copy");
         bool leave = _spec.Mode == MigrationMode.PostCopy;
@@ -111,7 +116,7 @@ internal sealed class SourceMigration : IDisposable
         for (bool again = !leave; again;)
         {
             rounds.Send(cancel, convergence.MayLeave ? LimitIsOver : null);
-            CountTraffic();
+            _progress.Update(CountTraffic);
             long dirty = rounds.Harvest();
             var next = convergence.After(rounds.Round, dirty, rounds.PagesPerSecond, LimitIsOver());
             _progress.Update(s =>
@@ -211,7 +216,7 @@ internal sealed class SourceMigration : IDisposable
             }
         });
         _progress.StopClock();
-        CountTraffic();
+        _progress.Update(CountTraffic);
         WaitLeftTaken(runningAt, stop);
         // Whoever is told that it has completed finds nothing of the VM here any more.
         RemoveVm();
@@ -405,7 +410,7 @@ internal sealed class SourceMigration : IDisposable
         return rooms;
     }
 
-    private void CountTraffic() => _progress.Update(s =>
+    private void CountTraffic(MigrationStatus s)
     {
         s.Traffic.Clear();
         s.Reconnects = (uint)(_senders.Sum(sender => sender.Reconnects) + (_control?.Reconnects ?? 0));
@@ -421,7 +426,7 @@ internal sealed class SourceMigration : IDisposable
                 PagesPlaced = (ulong)(_placement?.Placed(i + Placement.Main) ?? 0),
             });
         }
-    });
+    }
 
     /// <summary>
     /// Best effort: a host that can't be reached finds out by itself, or is cleaned by the module. All at once: whoever waits for

@@ -46,7 +46,10 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         try {
             $running = $shell.BeginInvoke()
             Wait-Copying
-            Wait-Until { @($shell.Streams.Progress).StatusDescription -match 'to go' } 'progress is shown'
+            # In the very first round: what is left grows less, and each host has its own.
+            Wait-Until { @($shell.Streams.Progress).StatusDescription -match 'round 1: [^0].* to go, [^0]' } 'progress is shown'
+            Wait-Until { @(@($shell.Streams.Progress) | Where-Object PercentComplete -GT 0).Count -gt 0 } 'it comes on'
+            Wait-Until { @($shell.Streams.Progress) | Where-Object { $_.ParentActivityId -ge 0 -and $_.StatusDescription -match '^[^0].* sent' } } 'each host has its own'
             $shell.Stop()
             $running.IsCompleted | Should -BeTrue
             "$($shell.InvocationStateInfo.State)" | Should -Be 'Stopped'
