@@ -121,8 +121,18 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         Get-LeftOver $setup.Host.main | Should -BeNullOrEmpty
     }
 
+    It 'starts the main host''s QEMU with -QemuCommandLine, and leaves the VM running when that QEMU does not start' {
+        $line = (Get-KvmVm vm1 -KvmHost $source).CommandLine
+        { Start-SplitMigration @target -QemuCommandLine ($line + '-no-such-option') } | Should -Throw -ErrorId 'MigrationNotStarted,*' -ExpectedMessage '*no-such-option*'
+        Assert-GivenUp
+        # Another guest's: its memory would not fit.
+        { Start-SplitMigration @target -QemuCommandLine ($line -replace '512M$', '256M') } | Should -Throw -ErrorId 'MigrationNotStarted,*' -ExpectedMessage '*RAM blocks*'
+        Assert-GivenUp
+        $script:edited = $line + '-msg', 'timestamp=on'
+    }
+
     It 'switches over after -Timeout all the same when it is hybrid; gives the result through the job, and can not be stopped afterwards' {
-        $job = Start-SplitMigration @target @slow -Timeout '00:00:02' -AsJob
+        $job = Start-SplitMigration @target @slow -Timeout '00:00:02' -QemuCommandLine $edited -AsJob
         Wait-Copying
         $waited = Wait-SplitMigration v* -Timeout '00:02:00'
         $waited.State | Should -Be 'Completed'
@@ -136,6 +146,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $result.State | Should -Be 'Completed'
         "$($result.VM) $($result.SourceHost) $($result.MainHost) $($result.SubHosts)" |
             Should -Be "vm1 $($source.Name) $($main.Name) $($sub.Name)"
+        Invoke-OnHost $setup.Host.main 'tr ''\0'' '' '' </proc/$(pgrep qemu-system)/cmdline' | Should -BeLike '*-msg timestamp=on*'
         $result.MainMemoryBytes | Should -Be 128MB
         (Get-SplitMigration -SplitId $result.SplitId).State | Should -Be 'Completed'
         { Stop-SplitMigration -SplitId $result.SplitId -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationCommitted,*'
