@@ -20,6 +20,7 @@ namespace FCtrans.Agent.Migration;
 /// <param name="events">What the control messages make happen.</param>
 internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, PageBitmap pinned, int stores, IMigrationEvents events)
 {
+    private readonly Lock _writing = new();
     private volatile bool _tableComplete;
     private volatile bool _deviceStateComplete;
     private volatile bool _leftAtSource;
@@ -65,17 +66,17 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
             switch (header.Type)
             {
                 case FrameType.Pages:
-                    Store(header.Range, payload);
+                    Store(connection, header.Range, payload);
                     break;
                 case FrameType.CompressedPages:
                     var pages = unpacked.AsSpan(0, (int)header.Range.Bytes);
                     PageCompression.Decompress(payload, pages);
-                    Store(header.Range, pages);
+                    Store(connection, header.Range, pages);
                     break;
                 case FrameType.RowPages:
                     var rows = unpacked.AsSpan(0, (int)header.Range.Bytes);
                     RowCodec.Decode(payload, rows);
-                    Store(header.Range, rows);
+                    Store(connection, header.Range, rows);
                     break;
                 case FrameType.ZeroPages:
                 case FrameType.Discard:
@@ -180,7 +181,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
         }
     }
 
-    private void Store(PageRange range, ReadOnlySpan<byte> content)
+    private void Store(FrameConnection connection, PageRange range, ReadOnlySpan<byte> content)
     {
         Diagnostics.FailurePoint.Reach("main.receiving");
         fixed (byte* bytes = content)
@@ -190,7 +191,20 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
             {
                 var block = ram.BlockOf(range.First);
                 long count = Math.Min(range.Count, block.EndPage - range.First);
-                SparseFile.Write(block.File, from, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
+                nint bytesWritten;
+                // The kernel lets one thread write into a file at a time, and the others spin: on a lock of ours they sleep.
+                lock (_writing)
+                {
+                    bytesWritten = SparseFile.Write(
+                        block.File, from, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
+                }
+
+                if (bytesWritten != (nint)(count << PageIndex.PageShift))
+                {
+                    throw connection.Refuse(
+                        $"the VM's memory on the main host could not be written ({Errno.Name((int)-bytesWritten)}). {Errno.Remedy((int)-bytesWritten)}");
+                }
+
                 table.SetReceived(new PageRange(range.First, count));
                 from += count << PageIndex.PageShift;
                 range = new PageRange(range.First + count, range.Count - count);

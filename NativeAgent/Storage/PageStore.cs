@@ -26,6 +26,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
     private readonly SafeFileHandle _file;
     private readonly PageBitmap _held;
+    private readonly Lock _writing = new();
     private long _stored;
 
     private PageStore(SafeFileHandle file, string path, long pages, long limitPages)
@@ -107,7 +108,13 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
                 $"full: the store's limit of {LimitPages << PageIndex.PageShift >> 20} MiB is reached. Give this sub-host more memory for the VM, or add another.");
         }
 
-        nint written = SparseFile.Write(_file, content, (nuint)range.Bytes, range.First << PageIndex.PageShift);
+        nint written;
+        // The kernel lets one thread write into a file at a time, and the others spin: on a lock of ours they sleep.
+        lock (_writing)
+        {
+            written = SparseFile.Write(_file, content, (nuint)range.Bytes, range.First << PageIndex.PageShift);
+        }
+
         if (written != (nint)range.Bytes)
         {
             Interlocked.Add(ref _stored, -added);

@@ -520,6 +520,11 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             final = e is not IOException or ProtocolException;
             WorkerLog.Write($"{hello.Purpose} connection of the source ended: {e.Message}");
             TryTellSource(connection, control, e.Message);
+            if (e is ProtocolException)
+            {
+                // It has been told why; closing over what it still sends would keep that from it.
+                connection.Drain();
+            }
         }
 
         if (control && Interlocked.Decrement(ref _controlConnections) == 0)

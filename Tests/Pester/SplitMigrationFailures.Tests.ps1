@@ -73,6 +73,27 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
         Assert-RunsAtSource
     }
 
+    It 'fails, with the VM at the source, when the main host''s memory gets full' {
+        Set-FailurePoint $setup.Host.main 'main.receiving=park'
+        $job = Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -AsJob
+        Wait-FailurePoint $setup.Host.main 'main.receiving'
+        $null = Invoke-OnHost $setup.Host.main 'df --output=size /dev/shm | tail -1 | tr -d '' '' >/run/shm-size && mount -o remount,size=16M /dev/shm'
+        try {
+            Resume-FailurePoint $setup.Host.main 'main.receiving'
+            $null = Wait-Job $job -Timeout 60
+            $job.State | Should -Be 'Failed'
+            $failures = $null
+            Receive-Job $job -ErrorVariable failures -ErrorAction SilentlyContinue
+            $failures[0].Exception.Message | Should -BeLike '*could not be written (ENOSPC)*'
+            Remove-Job $job
+        }
+        finally {
+            $null = Invoke-OnHost $setup.Host.main 'mount -o remount,size=$(cat /run/shm-size)k /dev/shm'
+        }
+
+        Assert-RunsAtSource
+    }
+
     It 'is given up by Stop-SplitMigration while it copies' {
         Set-FailurePoint $setup.Host.source 'source.round-sent=park'
         $job = Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -AsJob

@@ -2,6 +2,7 @@ using System.Net;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
+using FCtrans.Agent.Paging;
 using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
@@ -124,6 +125,24 @@ public sealed unsafe class BulkSenderTests : IDisposable
         Assert.Equal(0, sender.Reconnects);
     }
 
+    [Fact]
+    public void A_main_host_whose_memory_can_not_be_written_says_so_and_has_received_nothing()
+    {
+        // As one that is full would: the write fails.
+        using var table = new PageTable(Pages);
+        using var pinned = new PageBitmap(Pages);
+        var receiver = new MigrationReceiver(_ram, table, pinned, 0, new NoEvents());
+        using var listener = Listen((connection, _) =>
+        {
+            Assert.Throws<ProtocolException>(() => receiver.Serve(connection));
+            connection.Drain();
+        });
+        using var sender = Sender(listener, lanes: 2, reduce: true);
+        var e = Assert.Throws<MigrationException>(() => SendAll(sender));
+        Assert.Contains("could not be written", e.Message, StringComparison.Ordinal);
+        Assert.Equal(0, table.Count(PageState.Resident));
+    }
+
     private static void SendAll(BulkSender sender)
     {
         for (long page = 0; page < Pages; page += 100)
@@ -173,5 +192,18 @@ public sealed unsafe class BulkSenderTests : IDisposable
             serve ?? ((connection, hello) => new StoreServer(_store).Serve(connection, hello)));
         listener.Start();
         return listener;
+    }
+
+    private sealed class NoEvents : IMigrationEvents
+    {
+        public void LeftAtSource(IPAddress address, int port) => throw new NotSupportedException();
+
+        public void TableComplete() => throw new NotSupportedException();
+
+        public void DeviceState(ReadOnlySpan<byte> piece, bool last) => throw new NotSupportedException();
+
+        public void Commit() => throw new NotSupportedException();
+
+        public void Abort(string reason) => throw new NotSupportedException();
     }
 }
