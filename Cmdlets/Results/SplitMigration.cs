@@ -105,7 +105,7 @@ public sealed class SplitMigration
     /// <summary>Processor time that the agent took at the source since the transfer began.</summary>
     public double SourceProcessorSeconds { get; }
 
-    /// <summary>The most memory that the agent had at the source.</summary>
+    /// <summary>The most memory of its own that the agent was seen to have at the source.</summary>
     public ulong SourcePeakMemoryBytes { get; }
 
     /// <summary>The guest's memory.</summary>

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Migration;
@@ -14,6 +15,7 @@ internal sealed class MigrationProgress
     private long _began;
     private TimeSpan _processorBefore = Environment.CpuUsage.TotalTime;
     private bool _clockStopped;
+    private ulong _peakMemory;
 
     /// <summary>Adds to a copy what changes all the time, until the migration has ended. Called by any thread that looks.</summary>
     public Action<MigrationStatus>? Live { private get; set; }
@@ -100,11 +102,26 @@ internal sealed class MigrationProgress
         }
     }
 
+    /// <summary>What this process has resident, without the VM's memory that it has mapped to look at it.</summary>
+    private static ulong OwnMemoryBytes()
+    {
+        ulong bytes = 0;
+        foreach (string line in File.ReadLines("/proc/self/status"))
+        {
+            if (line.StartsWith("RssAnon:", StringComparison.Ordinal) || line.StartsWith("RssFile:", StringComparison.Ordinal))
+            {
+                bytes += ulong.Parse(line.AsSpan(8).Trim(" \tkB"), CultureInfo.InvariantCulture) << 10;
+            }
+        }
+
+        return bytes;
+    }
+
     private void NoteOwnCost(MigrationStatus status)
     {
-        using var self = Process.GetCurrentProcess();
         status.SourceProcessorSeconds = (Environment.CpuUsage.TotalTime - _processorBefore).TotalSeconds;
-        status.SourcePeakMemoryBytes = (ulong)self.PeakWorkingSet64;
+        _peakMemory = Math.Max(_peakMemory, OwnMemoryBytes());
+        status.SourcePeakMemoryBytes = _peakMemory;
     }
 
     private double Elapsed() => _began == 0 ? 0 : Stopwatch.GetElapsedTime(_began).TotalSeconds;
