@@ -145,7 +145,8 @@ internal sealed class Prefetcher
         int count = 0;
         int sub = -1;
         long last = walk.At + (long)walk.Stride * walk.Window;
-        while (walk.Ahead != last)
+        // A window that was cut for want of room may end before what was asked for already.
+        while ((last - walk.Ahead) / walk.Stride > 0)
         {
             long page = walk.Ahead + walk.Stride;
             if ((ulong)page >= (ulong)_core.Table.PageCount)

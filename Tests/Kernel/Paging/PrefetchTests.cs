@@ -61,6 +61,18 @@ public sealed class PrefetchTests
         Assert.Equal(0, lab.Pager.Snapshot().Prefetched);
     }
 
+    [Theory]
+    [InlineData(300)]
+    [InlineData(500)]
+    public void A_window_that_is_cut_for_want_of_room_asks_for_nothing_beyond_it(int limit)
+    {
+        // The evictor is slower than the guest: there is less and less room, and the window shrinks behind what was asked for.
+        using var lab = Away(12_000, limit);
+        Assert.Equal((12_000, 0, 0), lab.Guest.StopAndVerify());
+        // A few more than the limit are the faults', which never wait for the evictor.
+        Assert.InRange(lab.Pager.Snapshot().PeakResidentPages, 1, limit + 64);
+    }
+
     /// <summary>A guest whose first pages are all with the sub-hosts.</summary>
     private static PagingLab Away(long pages, long limit)
     {
