@@ -1,3 +1,6 @@
+using System.Net;
+using System.Net.Sockets;
+
 namespace FCtrans.Client.Unit.Tests;
 
 /// <summary>Connections to a real sshd: whom we trust, whom it trusts.</summary>
@@ -15,6 +18,22 @@ public sealed class SshSessionTests : IDisposable
         Assert.Contains(Fingerprint(), e.Message);
         Assert.Contains("-AcceptHostKey", e.Remedy);
         Assert.False(File.Exists(_server.KnownHosts));
+    }
+
+    [Fact]
+    public async Task A_port_that_is_open_and_says_nothing_is_given_up_in_time()
+    {
+        using var silent = new TcpListener(IPAddress.Loopback, 0);
+        silent.Start();
+        KvmHostSettings settings = _server.Settings with { Port = ((IPEndPoint)silent.LocalEndpoint).Port };
+        Assert.Equal("HostUnreachable", (await Refused(settings with { Timeout = TimeSpan.FromSeconds(1) })).ErrorId);
+
+        using var session = new SshSession(settings);
+        FCtransException e = await Assert.ThrowsAsync<FCtransException>(
+            () => session.RunAsync("true", null, TimeSpan.FromMilliseconds(500), CancellationToken.None));
+        Assert.Equal("HostTimeout", e.ErrorId);
+        Assert.Equal(FailureKind.Timeout, e.Kind);
+        Assert.Equal("127.0.0.1", e.Target);
     }
 
     [Fact]

@@ -83,9 +83,9 @@ internal sealed class SshSession : IDisposable
     {
         using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         timeout.CancelAfter(limit);
-        using SshCommandStream stream = await StartAsync(command, timeout.Token).ConfigureAwait(false);
         try
         {
+            using SshCommandStream stream = await StartAsync(command, timeout.Token).ConfigureAwait(false);
             Task<string> output = ReadTextAsync(stream, timeout.Token);
             if (input is not null)
             {
