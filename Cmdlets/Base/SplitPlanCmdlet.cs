@@ -39,6 +39,14 @@ public abstract class SplitPlanCmdlet : VmCmdlet
     [ValidateNotNullOrEmpty]
     public string[] QemuCommandLine { get; set; } = [];
 
+    /// <summary>
+    /// At how many sub-hosts each page that is not on the main host is to be: 1 (default) or 2. With 2 a sub-host may die and nothing is lost.
+    /// The second copies are made in the background once the VM runs on the main host.
+    /// </summary>
+    [Parameter]
+    [ValidateRange(1, 2)]
+    public int Copies { get; set; } = 1;
+
     /// <summary>What the parameters of this class ask for.</summary>
     /// <exception cref="FCtransException">HostNotConnected, MainMemoryInvalid.</exception>
     private protected SplitMigrationRequest Request(KvmVm vm)
@@ -55,6 +63,7 @@ public abstract class SplitPlanCmdlet : VmCmdlet
             MainMemoryBytes = MainMemory.ToBytes,
             SubHostLimitBytes = [.. subs.Select(s => s.Limit?.ToBytes(vm.MemoryBytes) ?? 0)],
             TrackUnused = TrackUnused,
+            Copies = Copies,
             QemuCommandLine = QemuCommandLine,
         };
     }

@@ -37,6 +37,9 @@ public sealed class VmRemotePaging
         Errors = paging.Errors;
         Error = paging.Error;
         Restarts = paging.Restarts;
+        Copies = Math.Max(1, paging.Copies?.Wanted ?? 1);
+        ShortBytes = Pages(paging.Copies?.ShortPages ?? 0);
+        CopiesMade = paging.Copies?.Made ?? 0;
         Prefetch = paging.Prefetch;
         EvictionPolicy = (EvictionPolicy)paging.EvictionPolicy;
         PrefetchedPages = paging.PrefetchedPages;
@@ -65,7 +68,7 @@ public sealed class VmRemotePaging
     /// <summary>Of each of <see cref="SubHosts"/>: serving, leaving (its memory goes to the others), left, or lost.</summary>
     public string[] SubHostStates { get; }
 
-    /// <summary>receiving, paging, waiting (a sub-host is away), lost (memory is lost), ended, or stopped (no worker runs).</summary>
+    /// <summary>receiving, paging, degraded (a sub-host is away, and others have what it has), waiting (one is away, and who touches what it has waits), lost (memory is lost), ended, or stopped (no worker runs).</summary>
     public string State { get; }
 
     /// <summary>Whether the VM runs on the main host.</summary>
@@ -92,8 +95,17 @@ public sealed class VmRemotePaging
     /// <summary>What lies on each sub-host, in the order of <see cref="SubHosts"/>.</summary>
     public ulong[] RemoteBytesBySubHost { get; }
 
-    /// <summary>What lies on all sub-hosts.</summary>
+    /// <summary>What lies on all sub-hosts, each copy counted.</summary>
     public ulong RemoteBytes => RemoteBytesBySubHost.Aggregate(0UL, (sum, b) => sum + b);
+
+    /// <summary>At how many sub-hosts each page that is not on the main host is to be.</summary>
+    public uint Copies { get; }
+
+    /// <summary>Memory that lies at fewer sub-hosts than that which are there: it is lost if one more goes.</summary>
+    public ulong ShortBytes { get; }
+
+    /// <summary>Pages copied from one sub-host to another in the background, since the main host's worker began.</summary>
+    public ulong CopiesMade { get; }
 
     /// <summary>Pages of 4 KiB fetched from sub-hosts.</summary>
     public ulong PageIns { get; }

@@ -21,6 +21,14 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
     [Parameter]
     public EvictionPolicy? EvictionPolicy { get; set; }
 
+    /// <summary>
+    /// At how many sub-hosts each page that is not on the main host is to be: 1 or 2. More copies are made in the background
+    /// (ShortBytes of Get-VmRemotePaging says how much is missing); fewer come to be as pages leave anew.
+    /// </summary>
+    [Parameter]
+    [ValidateRange(1, 2)]
+    public int? Copies { get; set; }
+
     /// <inheritdoc/>
     private protected override void Change(KvmHost main, WorkerSummary worker)
     {
@@ -42,6 +50,12 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
         {
             settings.EvictionPolicy = (Contracts.EvictionPolicy)policy;
             changes.Add($"EvictionPolicy {policy}");
+        }
+
+        if (Copies is { } copies)
+        {
+            settings.Copies = (uint)copies;
+            changes.Add($"Copies {copies}");
         }
 
         if (changes.Count > 0 && !ShouldProcess(worker.Spec.VmName, "Set " + string.Join(", ", changes)))

@@ -35,7 +35,7 @@ internal sealed unsafe class BulkChannel(RemoteStoreOptions options) : StoreChan
 
     public void Discard(PageRange range) => Send(FrameHeader.Of(FrameType.Discard, range), default);
 
-    /// <summary>Sends the batch on its way, with a barrier at its end. <see cref="Commit"/> does so too when this was not called.</summary>
+    /// <summary>Sends the batch on its way, with a barrier at its end; <see cref="Commit"/> waits for that.</summary>
     public void Close()
     {
         Send(FrameHeader.Of(FrameType.Barrier, ++_sequence), default);

@@ -239,10 +239,30 @@ internal sealed unsafe class DemandChannel : StoreChannel
         }
     }
 
-    protected override void Disconnected(string error)
+    /// <summary>Ends the requests for pages that another store has, if this one is away; what only it has stays on record.</summary>
+    public void TakeBack()
     {
-        // What was asked for stays on record.
+        for (int i = 0; Connection is null && i < SlotCount; i++)
+        {
+            long page;
+            lock (_lock)
+            {
+                // With a connection, somebody may be reading its answer; without one, nobody can.
+                if (Connection is not null || !_slots[i].Active || !_arrivals.IsElsewhere(Options.Index, _slots[i].Page))
+                {
+                    continue;
+                }
+
+                page = _slots[i].Page;
+                _slots[i].Active = false;
+                _free[_freeCount++] = i;
+            }
+
+            _arrivals.Unanswered(Options.Index, new(page, 1));
+        }
     }
+
+    protected override void Disconnected(string error) => TakeBack();
 
     private static uint Sequence(int index, uint generation) => (generation << SlotBits) | (uint)index;
 

@@ -18,7 +18,7 @@ internal sealed class Evacuation(PagingCore core, EvictionBatch batch)
         bool progress = false;
         for (int sub = 0; sub < core.Stores.Length; sub++)
         {
-            if (core.FateOf(sub) != StoreFate.Serves && core.Table.CopiesAt(sub) > 0)
+            if ((core.FateOf(sub) == StoreFate.Leaves && core.Copies.CopiesAt(sub) > 0) || (core.FateOf(sub) == StoreFate.Gone && core.Table.CopiesAt(sub) > 0))
             {
                 progress |= Empty(sub, core.FateOf(sub) == StoreFate.Gone);
             }
@@ -37,13 +37,27 @@ internal sealed class Evacuation(PagingCore core, EvictionBatch batch)
             long page = _hand;
             _hand = page + 1 == core.Table.PageCount ? 0 : page + 1;
             var entry = core.Table[page];
-            if (entry.Sub != sub)
+            if (!core.Table.Places.Contains(entry.Sub, sub) || (gone && core.Table.Places.IsPair(entry.Sub)))
             {
                 continue;
             }
 
             switch (entry.State)
             {
+                case PageState.Remote or PageState.Resident when !gone && core.Table.Places.Other(entry.Sub, sub) is >= 0 and var other && core.Copies.IsUsable(other):
+                    // The other has it too. A copy to make up for this one is made in the background.
+                    any |= core.Copies.TryRehome(page, ref entry, other);
+                    break;
+
+                case PageState.Resident when !gone && core.Table.Places.IsPair(entry.Sub):
+                    // Its content is here, and nobody who is to stay has it.
+                    any |= core.Copies.TryRehome(page, ref entry, -1);
+                    break;
+
+                case PageState.Remote when !gone && core.Copies.StoreToAsk(page, entry.Sub) != sub:
+                    // Its other sub-host is away, or about to leave as well: one of them has to be waited for.
+                    break;
+
                 case PageState.Remote when !gone:
                     any |= TryFetch(page, sub);
                     break;
@@ -57,7 +71,7 @@ internal sealed class Evacuation(PagingCore core, EvictionBatch batch)
                     any |= core.Table.TryMove(page, entry, new(PageState.Resident));
                     break;
 
-                case PageState.Resident when store.Bulk.IsConnected:
+                case PageState.Resident when batch.CanDiscard(entry):
                     batch.AddOldCopy(page, entry);
                     oldCopies++;
                     break;
@@ -89,7 +103,12 @@ internal sealed class Evacuation(PagingCore core, EvictionBatch batch)
             return false;
         }
 
-        var remote = new PageEntry(PageState.Remote, sub);
+        var remote = core.Table[page];
+        if (remote.State != PageState.Remote || !core.Table.Places.Contains(remote.Sub, sub))
+        {
+            return false;
+        }
+
         int count = 0;
         while (count < PrefetchChannel.MaxPages && page + count < core.Table.PageCount && core.Table[page + count] == remote
             && core.Table.TryMove(page + count, remote, remote.With(PageState.Fetching)))

@@ -6,7 +6,7 @@ using FCtrans.Agent.Transport;
 namespace FCtrans.Agent.Paging;
 
 /// <summary>
-/// Some pages on their way out. A page that was written since it came: protect → read → send → acknowledged → (Evicting → Busy) → punch
+/// Some pages on their way out, each to one sub-host or to two, which both must have acknowledged it. A page that was written since it came: protect → read → send → acknowledged → (Evicting → Busy) → punch
 /// the hole → Remote → wake. A clean one: (ResidentClean → Busy) → punch → Remote → wake. A page of zeros, where unused pages are
 /// tracked: an old copy is discarded and that is acknowledged, then as above, but Unused.
 /// <para>
@@ -80,7 +80,11 @@ internal sealed unsafe class EvictionBatch : IDisposable
         return true;
     }
 
-    /// <summary>A page in Resident whose old copy at its sub-host is to go.</summary>
+    /// <summary>Whether the old copies of a page can go: all who have one are there.</summary>
+    public bool CanDiscard(PageEntry entry) => entry.Sub >= 0 && _core.Stores[Places.First(entry.Sub)].Bulk.IsConnected
+        && (Places.Second(entry.Sub) is var second && (second < 0 || _core.Stores[second].Bulk.IsConnected));
+
+    /// <summary>A page in Resident whose old copies at its sub-hosts are to go.</summary>
     public void AddOldCopy(long page, PageEntry entry) => _old[_oldCount++] = Key(page, entry, true);
 
     /// <summary>Evicts what was added. Whether any page has left.</summary>
@@ -101,7 +105,7 @@ internal sealed unsafe class EvictionBatch : IDisposable
         BeginStores(_old.AsSpan(0, _oldCount));
         for (int i = 0; i < _oldCount; i++)
         {
-            _core.Stores[EntryOf(_old[i]).Sub].Bulk.Discard(new(PageOf(_old[i]), 1));
+            Discard(EntryOf(_old[i]).Sub, new(PageOf(_old[i]), 1));
         }
 
         CommitStores();
@@ -109,9 +113,10 @@ internal sealed unsafe class EvictionBatch : IDisposable
         for (int i = 0; i < _oldCount; i++)
         {
             var entry = EntryOf(_old[i]);
-            if (_acknowledged[entry.Sub])
+            if (IsAcknowledged(entry.Sub))
             {
-                _core.Stores[entry.Sub].Bulk.ClearFull();
+                ClearFull(Places.First(entry.Sub));
+                ClearFull(Places.Second(entry.Sub));
                 any |= _core.Table.TryMove(PageOf(_old[i]), entry, new(PageState.Resident));
             }
         }
@@ -121,6 +126,8 @@ internal sealed unsafe class EvictionBatch : IDisposable
     }
 
     public void Dispose() => NativeMemory.AlignedFree(_content);
+
+    private Places Places => _core.Table.Places;
 
     private static ulong Key(long page, PageEntry entry, bool oldCopy) =>
         (ulong)page << 16 | (oldCopy ? 1UL << 8 : 0) | entry.Value;
@@ -214,7 +221,7 @@ internal sealed unsafe class EvictionBatch : IDisposable
         for (int i = 0; i < keys.Length; i++)
         {
             var entry = EntryOf(keys[i]);
-            bool safe = _acknowledged[entry.Sub] || (_verdicts[i] == Verdict.Zero && !HasOldCopy(keys[i]));
+            bool safe = IsAcknowledged(entry.Sub) || (_verdicts[i] == Verdict.Zero && !HasOldCopy(keys[i]));
             if (!safe)
             {
                 GiveBack(keys[i]);
@@ -282,12 +289,12 @@ internal sealed unsafe class EvictionBatch : IDisposable
                 var range = new PageRange(PageOf(keys[i]), same);
                 if (_verdicts[i] == Verdict.Send)
                 {
-                    _core.Stores[sub].Bulk.Put(range, _content + (long)i * PageIndex.PageSize);
+                    Put(sub, range, _content + (long)i * PageIndex.PageSize);
                 }
                 else
                 {
                     // Also where there is no old copy: it costs 32 bytes, and a stale one left behind would cost the guest its zeros.
-                    _core.Stores[sub].Bulk.Discard(range);
+                    Discard(sub, range);
                 }
 
                 i += same;
@@ -348,7 +355,8 @@ internal sealed unsafe class EvictionBatch : IDisposable
         {
             _core.Heat.Left(page, _core.LimitPages);
             _core.Table.Move(page, busy, busy.With(PageState.Remote));
-            Interlocked.Increment(ref _core.Counters.PageOuts[sub]);
+            CountPageOut(Places.First(sub));
+            CountPageOut(Places.Second(sub));
         }
     }
 
@@ -386,13 +394,56 @@ internal sealed unsafe class EvictionBatch : IDisposable
         _acknowledged.AsSpan().Clear();
         foreach (ulong key in keys)
         {
-            int sub = EntryOf(key).Sub;
-            if (!_used[sub])
-            {
-                _used[sub] = true;
-                // When it is away, what is put into the batch goes nowhere and is not acknowledged.
-                _core.Stores[sub].Bulk.Begin();
-            }
+            int place = EntryOf(key).Sub;
+            Begin(Places.First(place));
+            Begin(Places.Second(place));
+        }
+    }
+
+    private void Begin(int store)
+    {
+        if (store >= 0 && !_used[store])
+        {
+            _used[store] = true;
+            // When it is away, what is put into the batch goes nowhere and is not acknowledged.
+            _core.Stores[store].Bulk.Begin();
+        }
+    }
+
+    private void Put(int place, PageRange range, byte* content)
+    {
+        _core.Stores[Places.First(place)].Bulk.Put(range, content);
+        if (Places.Second(place) is var second and >= 0)
+        {
+            _core.Stores[second].Bulk.Put(range, content);
+        }
+    }
+
+    private void Discard(int place, PageRange range)
+    {
+        _core.Stores[Places.First(place)].Bulk.Discard(range);
+        if (Places.Second(place) is var second and >= 0)
+        {
+            _core.Stores[second].Bulk.Discard(range);
+        }
+    }
+
+    /// <summary>By all stores of the place: of two, one alone does not do.</summary>
+    private bool IsAcknowledged(int place) => _acknowledged[Places.First(place)] && (Places.Second(place) is var second && (second < 0 || _acknowledged[second]));
+
+    private void ClearFull(int store)
+    {
+        if (store >= 0)
+        {
+            _core.Stores[store].Bulk.ClearFull();
+        }
+    }
+
+    private void CountPageOut(int store)
+    {
+        if (store >= 0)
+        {
+            Interlocked.Increment(ref _core.Counters.PageOuts[store]);
         }
     }
 

@@ -12,15 +12,11 @@ internal sealed class Evictor : IDisposable
     /// <summary>How long to let things be when nothing can leave: sub-hosts away or full.</summary>
     private const int PauseMilliseconds = 50;
 
-    private const int PagesPerChoice = 64;
-
     private readonly PagingCore _core;
     private readonly EvictionBatch _batch;
     private readonly Evacuation _evacuation;
     private readonly Thread _thread;
     private readonly AutoResetEvent _wake = new(false);
-    private int _chosen = -1;
-    private int _choiceLeft;
     private long _copiesHand;
     private bool _spared;
     private volatile bool _sleeping;
@@ -154,8 +150,15 @@ internal sealed class Evictor : IDisposable
                     _core.Queue.Push(page);
                     break;
 
-                case PageState.Resident or PageState.ResidentClean when entry.Sub >= 0 && _core.FateOf(entry.Sub) != StoreFate.Serves:
+                case PageState.Resident or PageState.ResidentClean
+                    when entry.Sub >= 0 && !_core.Table.Places.IsPair(entry.Sub) && _core.FateOf(entry.Sub) != StoreFate.Serves:
                     // It leaves when its old copy is off the sub-host that leaves.
+                    _core.Queue.Push(page);
+                    break;
+
+                case PageState.ResidentClean when !_core.Copies.MayDropTo(entry.Sub):
+                    // Those who have it are away: it is sent to others, as a page of its own.
+                    _core.TryMakeWritable(page, entry);
                     _core.Queue.Push(page);
                     break;
 
@@ -167,16 +170,10 @@ internal sealed class Evictor : IDisposable
 
                     break;
 
-                case PageState.Resident when entry.Sub >= 0 && _core.Stores[entry.Sub].Bulk.IsFull:
-                    // It may not have its old copy, for which it had no room: then it would refuse it again. Old copies go first.
-                    noRoom = true;
-                    _core.Queue.Push(page);
-                    break;
-
                 case PageState.Resident:
-                    int sub = entry.Sub >= 0 ? entry.Sub : Choose();
-                    noRoom |= sub < 0;
-                    if (sub < 0 || !_core.Stores[sub].TakesPages || !_core.Stores[sub].Bulk.IsConnected || !_batch.TryAddDirty(page, entry, sub))
+                    int place = _core.Copies.Target(page, ref entry, out bool full);
+                    noRoom |= full;
+                    if (place < 0 || !_batch.TryAddDirty(page, entry, place))
                     {
                         _core.Queue.Push(page);
                     }
@@ -192,36 +189,6 @@ internal sealed class Evictor : IDisposable
         return noRoom;
     }
 
-    /// <summary>The store for pages that none has yet: the one that is emptiest for its size, some pages at a time so that runs stay together.</summary>
-    private int Choose()
-    {
-        if (_chosen >= 0 && --_choiceLeft > 0 && HasRoom(_chosen))
-        {
-            return _chosen;
-        }
-
-        _chosen = -1;
-        double best = double.MaxValue;
-        for (int i = 0; i < _core.Stores.Length; i++)
-        {
-            double used = (double)_core.Table.CopiesAt(i) / Math.Min(_core.Stores[i].LimitPages, _core.Table.PageCount);
-            if (HasRoom(i) && used < best)
-            {
-                best = used;
-                _chosen = i;
-            }
-        }
-
-        _choiceLeft = PagesPerChoice;
-        return _chosen;
-    }
-
-    private bool HasRoom(int sub)
-    {
-        var store = _core.Stores[sub];
-        return store.TakesPages && _core.FateOf(sub) == StoreFate.Serves && store.Bulk.IsConnected && !store.Bulk.IsFull && _core.Table.CopiesAt(sub) < store.LimitPages;
-    }
-
     /// <summary>
     /// The sub-hosts have no room, but part of it holds old copies of pages that are here: gives some of those up. Whether any.
     /// </summary>
@@ -234,7 +201,7 @@ internal sealed class Evictor : IDisposable
             long page = _copiesHand;
             _copiesHand = page + 1 == _core.Table.PageCount ? 0 : page + 1;
             var entry = _core.Table[page];
-            if (entry.State == PageState.Resident && entry.Sub >= 0 && _core.Stores[entry.Sub].Bulk.IsConnected)
+            if (entry.State == PageState.Resident && _batch.CanDiscard(entry))
             {
                 _batch.AddOldCopy(page, entry);
                 found++;

@@ -114,18 +114,20 @@ internal sealed class FaultThread : IDisposable
             return;
         }
 
+        // What the other of two has is asked for there.
+        _core.Stores[sub].Reroute();
         long patience = Environment.TickCount64 + 5000;
         for (long page = 0; page < _core.Table.PageCount; page++)
         {
             var entry = _core.Table[page];
-            while (entry.Sub == sub && entry.State == PageState.Busy && Environment.TickCount64 < patience)
+            while (_core.Table.Places.Contains(entry.Sub, sub) && entry.State == PageState.Busy && Environment.TickCount64 < patience)
             {
                 // Reclaim has it and may put it back as it was; it waits for nobody that is gone.
                 Thread.Sleep(1);
                 entry = _core.Table[page];
             }
 
-            if (entry.Sub == sub && (entry.State is PageState.Remote or PageState.Fetching)
+            if (_core.Table.Places.Contains(entry.Sub, sub) && _core.Copies.IsGone(entry.Sub) && (entry.State is PageState.Remote or PageState.Fetching)
                 && _core.Table.TryMove(page, entry, entry.With(PageState.Lost)))
             {
                 _core.WriteWanted.TryClear(page);
@@ -141,6 +143,7 @@ internal sealed class FaultThread : IDisposable
     {
         _descriptorsAreOld = true;
         _wakeup.Signal();
+        _core.WakeCopies();
     }
 
     private void Run()
@@ -182,6 +185,11 @@ internal sealed class FaultThread : IDisposable
             }
 
             _polled = stores.Length;
+            foreach (var store in stores)
+            {
+                // One may have come back that has what was asked of one that is away.
+                store.Reroute();
+            }
         }
 
         _waits[Faults].Fd = faults ? _core.Pages.Uffd.Descriptor : -1;
@@ -330,12 +338,13 @@ internal sealed class FaultThread : IDisposable
 
                     break;
 
-                case PageState.Remote when _core.FateOf(entry.Sub) == StoreFate.Gone:
+                case PageState.Remote when _core.Copies.IsGone(entry.Sub):
                     _core.Table.TryMove(fault.Page, entry, entry.With(PageState.Lost));
                     break;
 
                 case PageState.Remote:
-                    if (!_core.HasRoom || _core.Stores[entry.Sub].Demand.IsBusy)
+                    int sub = _core.Copies.StoreToAsk(fault.Page, entry.Sub);
+                    if (!_core.HasRoom || _core.Stores[sub].Demand.IsBusy)
                     {
                         _core.WakeEvictor();
                         return false;
@@ -344,8 +353,21 @@ internal sealed class FaultThread : IDisposable
                     if (_core.Table.TryMove(fault.Page, entry, entry.With(PageState.Fetching)))
                     {
                         FailurePoint.Reach("main.fault.fetching");
-                        _core.Stores[entry.Sub].Demand.Get(fault.Page, write, fault.StartedAt);
-                        _toFlush[entry.Sub] = true;
+                        // In the meantime the page may have been elsewhere and back, with another sub-host beside it.
+                        sub = _core.Table.Places.Contains(entry.Sub, sub) ? sub : _core.Copies.StoreToAsk(fault.Page, entry.Sub);
+                        if (_core.Stores[sub].Demand.IsBusy)
+                        {
+                            _core.Table.TryMove(fault.Page, entry.With(PageState.Fetching), entry);
+                            return false;
+                        }
+
+                        _core.Stores[sub].Demand.Get(fault.Page, write, fault.StartedAt);
+                        _toFlush[sub] = true;
+                        if (!_core.Stores[sub].Demand.IsConnected)
+                        {
+                            _core.Stores[sub].Reroute();
+                        }
+
                         Follow(fault);
                         return true;
                     }

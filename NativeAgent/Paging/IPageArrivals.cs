@@ -15,4 +15,10 @@ internal unsafe interface IPageArrivals
 
     /// <summary>The store answered that it does not have the page.</summary>
     void Missing(int sub, long page);
+
+    /// <summary>Whether another store that is there has the page too.</summary>
+    bool IsElsewhere(int sub, long page);
+
+    /// <summary>The store is away and will not be asked for these any more: another is.</summary>
+    void Unanswered(int sub, PageRange range);
 }

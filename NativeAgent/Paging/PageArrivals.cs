@@ -9,8 +9,8 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 {
     public void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content)
     {
-        var fetching = new PageEntry(PageState.Fetching, sub);
-        if (core.Table[page] != fetching)
+        var fetching = core.Table[page];
+        if (!IsFetching(fetching, sub))
         {
             // Nobody waits for it any more.
             return;
@@ -23,7 +23,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
             FailurePoint.Reach("main.fault.copied");
             core.RemoteLatency.RecordSince(startedAt);
             core.Heat.CameBack(page);
-            ComeIn(page, fetching, writable);
+            ComeIn(page, sub, fetching, writable);
         }
 
         core.WakeFaults();
@@ -31,10 +31,10 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 
     public void ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content)
     {
-        var fetching = new PageEntry(PageState.Fetching, sub);
         for (long page = range.First; page < range.End;)
         {
-            if (core.Table[page] != fetching)
+            var fetching = core.Table[page];
+            if (!IsFetching(fetching, sub))
             {
                 page++;
                 continue;
@@ -52,7 +52,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
                 new(page, next - page), content + ((page - range.First) << PageIndex.PageShift), protect: !forWrite, out long copied);
             for (long done = page; done < page + copied; done++)
             {
-                ComeIn(done, fetching, forWrite);
+                ComeIn(done, sub, fetching, forWrite);
             }
 
             page += copied;
@@ -61,7 +61,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
                 // One would not go in: alone it is told what is wrong with it, and the others are tried again.
                 if (TryPut(page, fetching, forWrite, content + ((page - range.First) << PageIndex.PageShift)))
                 {
-                    ComeIn(page, fetching, forWrite);
+                    ComeIn(page, sub, fetching, forWrite);
                 }
 
                 page++;
@@ -73,11 +73,29 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 
     public void Missing(int sub, long page)
     {
-        var fetching = new PageEntry(PageState.Fetching, sub);
+        var fetching = core.Table[page];
+        if (!IsFetching(fetching, sub))
+        {
+            return;
+        }
+
+        int other = core.Table.Places.Other(fetching.Sub, sub);
+        if (other >= 0 && core.FateOf(other) != StoreFate.Gone)
+        {
+            // It may be the last copy from here on.
+            core.Copies.ForgetSpare(other);
+            core.Report($"Sub-host {core.Stores[sub].Options.Host} no longer has page {page}; {core.Stores[other].Options.Host} is asked for it.");
+            core.Table.TryMove(page, fetching, new(PageState.Remote, other));
+            core.Pages.Wake(new(page, 1));
+            core.WakeFaults();
+            return;
+        }
+
         if (!core.Table.TryMove(page, fetching, fetching.With(PageState.Lost)))
         {
             return;
         }
+
 
         core.Report(
             $"Sub-host {core.Stores[sub].Options.Host} no longer has page {page}: its content is lost, and the guest gets a memory error where it touches it.");
@@ -85,6 +103,29 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
         core.Pages.Wake(new(page, 1));
         core.WakeFaults();
     }
+
+    public bool IsElsewhere(int sub, long page) =>
+        core.Table[page] is { State: PageState.Fetching } fetching && core.Copies.IsElsewhere(sub, fetching.Sub);
+
+    public void Unanswered(int sub, PageRange range)
+    {
+        for (long page = range.First; page < range.End; page++)
+        {
+            var fetching = core.Table[page];
+            if (IsFetching(fetching, sub))
+            {
+                // It can be lost in between, with all that have it.
+                core.Table.TryMove(page, fetching, fetching.With(PageState.Remote));
+            }
+
+            // Who waits for it faults again, and the other is asked.
+            core.Pages.Wake(new(page, 1));
+        }
+
+        core.WakeFaults();
+    }
+
+    private bool IsFetching(PageEntry entry, int sub) => entry.State == PageState.Fetching && core.Table.Places.Contains(entry.Sub, sub);
 
     /// <summary>Copies the page into the VM's memory. False: it could not be, and the page is what it should be instead.</summary>
     private bool TryPut(long page, PageEntry fetching, bool writable, byte* content)
@@ -118,9 +159,9 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
     }
 
     /// <summary>The page has been copied in.</summary>
-    private void ComeIn(long page, PageEntry fetching, bool writable)
+    private void ComeIn(long page, int sub, PageEntry fetching, bool writable)
     {
-        Interlocked.Increment(ref core.Counters.PageIns[fetching.Sub]);
+        Interlocked.Increment(ref core.Counters.PageIns[sub]);
         if (core.SeenFree[page])
         {
             Interlocked.Increment(ref core.Counters.PageInsOfFree);

@@ -9,7 +9,7 @@ internal enum PageState : byte
     /// <summary>Its content is in the RAM file here. A sub-host named beside it may have an old copy.</summary>
     Resident = 1,
 
-    /// <summary>In the RAM file, write-protected, and the sub-host named beside it has the same content.</summary>
+    /// <summary>In the RAM file, write-protected, and the sub-hosts named beside it have the same content.</summary>
     ResidentClean = 2,
 
     /// <summary>Asked for at its sub-host; the thread that reads the answers owns what comes of it.</summary>
@@ -21,14 +21,14 @@ internal enum PageState : byte
     /// <summary>One thread changes it and nobody else may: microseconds. Only reclaim waits on the network meanwhile, for pages that the guest does not use.</summary>
     Busy = 5,
 
-    /// <summary>Only the sub-host named beside it has the content.</summary>
+    /// <summary>Only the sub-hosts named beside it, one or two, have the content.</summary>
     Remote = 6,
 
     /// <summary>Its only copy is gone. Never zeros: the guest gets a memory error.</summary>
     Lost = 7,
 }
 
-/// <summary>One byte of the page table: the state in the lower 3 bits; above, 0 for no sub-host or its index + 1.</summary>
+/// <summary>One byte of the page table: the state in the lower 3 bits; above, 0 for no sub-host or its index + 1, or the number of a pair + 1 (<see cref="Places"/>).</summary>
 internal readonly record struct PageEntry(byte Value)
 {
     /// <summary>The greatest number of sub-hosts.</summary>
@@ -42,7 +42,7 @@ internal readonly record struct PageEntry(byte Value)
 
     public PageState State => (PageState)(Value & 7);
 
-    /// <summary>-1 for none.</summary>
+    /// <summary>-1 for none. Which stores that is, <see cref="Places"/> says.</summary>
     public int Sub => (Value >> 3) - 1;
 
     public PageEntry With(PageState state) => new((byte)((Value & ~7) | (int)state));

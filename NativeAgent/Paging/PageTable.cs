@@ -17,12 +17,14 @@ namespace FCtrans.Agent.Paging;
 /// Remote          Lost            whoever learns that the sub-host is gone for good
 /// Fetching        Resident        whoever reads its answer, after UFFDIO_COPY
 /// Fetching        ResidentClean   whoever reads its answer, after UFFDIO_COPY with write protection
-/// Fetching        Remote          whoever reads its answer: the host has no memory for it now
+/// Fetching        Remote          whoever reads its answer: the host has no memory for it now, or one of two sub-hosts does not have it;
+///                                 whoever sees a sub-host go away while the other is there
 /// Fetching        Lost            whoever reads its answer: the sub-host does not have it; fault thread: the sub-host was given up,
 ///                                 its connections have ended, and nobody reads answers of it any more
 /// Resident        Evicting        evictor; it protects after this
 /// Resident        Resident        evictor: an old copy was discarded, and that was acknowledged, or its sub-host was given up (the
 ///                                 sub-host's name goes)
+/// Resident        Busy            whoever takes a sub-host from it (<see cref="PageCopies.TryRehome"/>); likewise from a Remote page
 /// Resident        Busy            fault thread: to lift a protection that is left over; reclaim: to freeze it or to drop it
 /// ResidentClean   Busy            fault thread, or whoever read its answer: to lift its protection; evictor: to drop it; reclaim
 /// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
@@ -38,7 +40,8 @@ namespace FCtrans.Agent.Paging;
 /// <item>Whoever leaves Busy or Fetching has woken, or now wakes, all who wait for the page; so a fault on a page in these states needs
 /// no answer. The kernel enqueues a faulting thread before it looks at the page for the last time, so none slips between.</item>
 /// </list>
-/// Unused pages have no sub-host beside them; Fetching and Remote pages always have one.
+/// Unused pages have no sub-host beside them; Fetching and Remote pages always have one or two. A page gets a sub-host that it had not when
+/// it begins to leave (Evicting), or from Busy, when the sub-host has confirmed that it has the content.
 /// </summary>
 internal sealed unsafe class PageTable : IDisposable
 {
@@ -65,6 +68,9 @@ internal sealed unsafe class PageTable : IDisposable
 
     public long PageCount { get; }
 
+    /// <summary>What the numbers beside pages stand for.</summary>
+    public Places Places { get; } = new();
+
     /// <summary>Pages whose content takes memory here, or is about to.</summary>
     public long LocalPages => Count(PageState.Resident) + Count(PageState.ResidentClean) + Count(PageState.Evicting)
         + Count(PageState.Busy) - Volatile.Read(ref _counters->AwayWhileBusy) + Count(PageState.Fetching);
@@ -81,10 +87,10 @@ internal sealed unsafe class PageTable : IDisposable
     /// <summary>Pages in a state. While pages move, one may be counted in two states or in none for a moment.</summary>
     public long Count(PageState state) => Volatile.Read(ref _counters->State[(int)state]);
 
-    /// <summary>Pages that only this sub-host has.</summary>
+    /// <summary>Remote pages of this place.</summary>
     public long RemoteAt(int sub) => Volatile.Read(ref _counters->Remote[sub]);
 
-    /// <summary>Pages of which this sub-host holds a copy, be it the only one, a good one or an old one: what it uses of its room.</summary>
+    /// <summary>Pages of this place, whose sub-hosts hold copies, be they good ones or old ones.</summary>
     public long CopiesAt(int sub) => Volatile.Read(ref _counters->Copies[sub]);
 
     /// <summary>The first page from <paramref name="from"/> on that is not unused; -1 when there is none. Passes over the unused ones quickly.</summary>
@@ -170,7 +176,7 @@ internal sealed unsafe class PageTable : IDisposable
         }
     }
 
-    public static bool IsLegal(PageEntry from, PageEntry to)
+    public bool IsLegal(PageEntry from, PageEntry to)
     {
         if ((s_legal[(int)from.State] >> (int)to.State & 1) == 0)
         {
@@ -180,11 +186,13 @@ internal sealed unsafe class PageTable : IDisposable
         return to.State switch
         {
             PageState.Unused => to.Sub < 0,
+            PageState.Remote when from.State == PageState.Fetching => to.Sub >= 0 && Places.Covers(from.Sub, to.Sub),
             PageState.Fetching or PageState.Remote or PageState.ResidentClean => to.Sub >= 0
                 && (from.State == PageState.Busy || to.Sub == from.Sub),
-            // A page is evicted to the sub-host that has its old copy, so that never two of them list it.
-            PageState.Evicting => from.Sub < 0 || from.Sub == to.Sub,
+            // A page is evicted to the sub-host that has its old copy, so that none lists what is not the page's content.
+            PageState.Evicting => to.Sub >= 0 && Places.Covers(to.Sub, from.Sub),
             PageState.Resident when from.State == PageState.Resident => to.Sub < 0,
+            PageState.Resident when from.State == PageState.Busy => Places.Covers(from.Sub, to.Sub),
             _ => to.Sub == from.Sub,
         };
     }

@@ -14,9 +14,11 @@ internal static class PageTableRebuild
     /// <param name="stores">Started.</param>
     /// <returns>Pages that two stores claim and the RAM file has not: now lost, rather than perhaps wrong.</returns>
     /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
+    /// <param name="pairs">Pages may have been at two stores: two that list a page both have its content.</param>
+    /// <param name="stale">What a store lists and does not count.</param>
     /// <param name="gone">Of these, those that are not asked: they are not there any more.</param>
     public static long Fill(
-        PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, CancellationToken cancellation)
+        PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, bool pairs, StaleCopies stale, CancellationToken cancellation)
     {
         foreach (var block in ram.Blocks)
         {
@@ -33,7 +35,7 @@ internal static class PageTableRebuild
         long conflicts = 0;
         foreach (var store in stores.Where(s => !gone.Contains(s.Index)).OrderBy(s => s.Options.IsSource))
         {
-            store.Bulk.List(range => conflicts += Claim(table, range, store), cancellation);
+            store.Bulk.List(range => conflicts += ClaimBelieved(table, range, store, pairs, stale), cancellation);
         }
 
         return conflicts;
@@ -62,11 +64,46 @@ internal static class PageTableRebuild
         }
     }
 
+    private static long ClaimBelieved(PageTable table, PageRange range, RemoteStore store, bool pairs, StaleCopies stale)
+    {
+        long conflicts = 0;
+        for (long page = range.First; page < range.End;)
+        {
+            if (!stale.Next(store.Index, page, long.MaxValue, out var doubted) || doubted.First >= range.End)
+            {
+                doubted = new(range.End, 0);
+            }
+
+            if (doubted.First > page)
+            {
+                conflicts += Claim(table, new(page, doubted.First - page), store, pairs, stale);
+            }
+
+            page = Math.Max(doubted.End, page + 1);
+        }
+
+        return conflicts;
+    }
+
+    /// <summary>A second store has these pages too. Where two are named already, what one more has would not be known of: it counts for nothing.</summary>
+    private static void Join(PageTable table, PageRange run, PageEntry entry, int sub, StaleCopies stale)
+    {
+        int place = table.Places.IsPair(entry.Sub) ? -1 : table.Places.Pair(table, entry.Sub, sub);
+        if (place >= 0)
+        {
+            table.Set(run, new(entry.State, place));
+        }
+        else if (!stale.TryNote(sub, run))
+        {
+            throw new IOException("Which copies of pages count can't be noted in the worker's directory. Make room on its file system.");
+        }
+    }
+
     /// <summary>
     /// A sub-host's copy is newer than the source's: at the switch-over no sub-host had what was left at the source, and it gets such
     /// a page only from here.
     /// </summary>
-    private static long Claim(PageTable table, PageRange range, RemoteStore store)
+    private static long Claim(PageTable table, PageRange range, RemoteStore store, bool pairs, StaleCopies stale)
     {
         int sub = store.Index;
         long conflicts = 0;
@@ -81,7 +118,11 @@ internal static class PageTableRebuild
 
             var run = new PageRange(page, end - page);
             page = end;
-            if (entry.Sub >= 0 && entry.Sub != sub && entry.State == PageState.Remote)
+            if (entry.Sub >= 0 && pairs && !table.Places.Contains(entry.Sub, sub) && !store.Options.IsSource && entry.State is PageState.Remote or PageState.Resident)
+            {
+                Join(table, run, entry, sub, stale);
+            }
+            else if (entry.Sub >= 0 && entry.Sub != sub && !table.Places.Contains(entry.Sub, sub) && entry.State == PageState.Remote)
             {
                 if (store.Options.IsSource)
                 {

@@ -17,6 +17,7 @@ internal sealed class Pager : IDisposable
     private readonly FaultThread _faults;
     private readonly Evictor _evictor;
     private readonly PageArrivals _arrivals;
+    private readonly CopyKeeper _copies;
     private SourceDrain? _drain;
 
     /// <exception cref="ArgumentException">The options contradict each other.</exception>
@@ -38,7 +39,8 @@ internal sealed class Pager : IDisposable
         _core = new(options);
         _faults = new(_core);
         _evictor = new(_core);
-        _core.Connect(_evictor.Wake, _faults.Wake);
+        _copies = new(_core);
+        _core.Connect(_evictor.Wake, _faults.Wake, _copies.Wake);
         _arrivals = new PageArrivals(_core);
         foreach (var store in options.Stores)
         {
@@ -75,6 +77,19 @@ internal sealed class Pager : IDisposable
         set => _core.Heat.Policy = value;
     }
 
+    /// <summary>At how many sub-hosts each remote page is to be, 1 or 2; may change at any time. More copies are made in the background; fewer come to be as pages leave anew.</summary>
+    public int Copies
+    {
+        get => _core.Copies.Wanted;
+        set
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(value, 2);
+            _core.Copies.Wanted = value;
+            _core.WakeCopies();
+        }
+    }
+
     /// <summary>Managed bytes that the two loops have allocated since they began; no more once each has done every thing once, a contended lock included.</summary>
     public long AllocatedBytes => _faults.AllocatedBytes + _evictor.AllocatedBytes;
 
@@ -86,7 +101,23 @@ internal sealed class Pager : IDisposable
     /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
     public static Pager Resume(PagerOptions options, CancellationToken cancellation = default)
     {
-        long conflicts = PageTableRebuild.Fill(options.Table, options.Ram, options.Stores, options.Gone, cancellation);
+        long conflicts;
+        using (var stale = new StaleCopies(options.Table.PageCount, options.StateDirectory))
+        {
+            int[] spare = [.. PageCopies.ReadSpare(options.StateDirectory).Except(options.Gone)];
+            foreach (int store in spare)
+            {
+                // All that is there is elsewhere too, and which of it is old nobody asks: it gets it anew.
+                if (!stale.TryNote(store, new(0, options.Table.PageCount)))
+                {
+                    throw new IOException("Which copies of pages count can't be noted in the worker's directory. Make room on its file system.");
+                }
+            }
+
+            conflicts = PageTableRebuild.Fill(
+                options.Table, options.Ram, options.Stores, [.. options.Gone, .. spare], options.MayHavePairs, stale, cancellation);
+        }
+
         if (options.Lost is { } lost)
         {
             KeepLost(options.Table, lost);
@@ -115,6 +146,7 @@ internal sealed class Pager : IDisposable
 
         _faults.Start();
         _evictor.Start();
+        _copies.Start();
     }
 
     /// <summary>Begins to fetch by the way what a switch-over left at the source. After <see cref="Start"/>, once the VM runs here for good.</summary>
@@ -130,6 +162,7 @@ internal sealed class Pager : IDisposable
     {
         _drain?.Dispose();
         _drain = null;
+        _copies.Stop();
         _faults.Stop();
         _evictor.Stop();
     }
@@ -165,26 +198,37 @@ internal sealed class Pager : IDisposable
         var counters = _core.Counters;
         long lost = table.Count(PageState.Lost);
         string? away = null;
+        string? degraded = null;
         foreach (var store in _core.Stores)
         {
-            bool left = _core.FateOf(store.Index) != StoreFate.Serves && table.CopiesAt(store.Index) == 0;
+            bool left = _core.FateOf(store.Index) != StoreFate.Serves && _core.Copies.CopiesAt(store.Index) == 0;
             if (!left && _core.FateOf(store.Index) != StoreFate.Gone && store.Problem is { } problem)
             {
-                away ??= $"Sub-host {store.Options.Host}: {problem}";
+                if (_core.Copies.IsDispensable(store.Index))
+                {
+                    degraded ??= $"Sub-host {store.Options.Host} is away, and what it has is served by others: {problem}";
+                }
+                else
+                {
+                    away ??= $"Sub-host {store.Options.Host}: {problem}";
+                }
             }
         }
 
         string? waiting = away ?? _evictor.Problem;
         return new()
         {
-            State = _core.Pages.Ended ? "ended" : lost > 0 ? "lost" : waiting is not null ? "waiting" : "paging",
-            Error = waiting ?? _core.Error,
+            State = _core.Pages.Ended ? "ended" : lost > 0 ? "lost" : waiting is not null ? "waiting" : degraded is not null ? "degraded" : "paging",
+            Error = waiting ?? degraded ?? _core.Error,
             LimitPages = _core.LimitPages,
             ResidentPages = table.LocalPages - table.Count(PageState.Fetching),
             PeakResidentPages = _core.PeakPages,
             UnusedPages = table.Count(PageState.Unused),
             LostPages = lost,
-            RemotePages = Each(table.RemoteAt),
+            RemotePages = Each(_core.Copies.RemoteAt),
+            Copies = _core.Copies.Wanted,
+            ShortPages = _core.Copies.CountShort(),
+            CopiesMade = _copies.Made,
             PageIns = counters.PageIns.Sum() + Interlocked.Read(ref counters.PageInsBefore),
             PageInsOfFree = Interlocked.Read(ref counters.PageInsOfFree),
             PageOuts = counters.PageOuts.Sum(),
@@ -213,6 +257,7 @@ internal sealed class Pager : IDisposable
     public void Dispose()
     {
         Stop();
+        _copies.Dispose();
         _faults.Dispose();
         _evictor.Dispose();
         _core.Dispose();
@@ -233,10 +278,16 @@ internal sealed class Pager : IDisposable
             throw new ArgumentException("Its index is not the next one.", nameof(store));
         }
 
+        if (_core.Table.Places.IsPair(store.Index))
+        {
+            throw new ArgumentException($"A VM whose pages have two copies can have {Places.MaxPaired} sub-hosts in its life.", nameof(store));
+        }
+
         store.Attach(_arrivals);
         _core.AddStore(store);
         _faults.Watch(store);
         _core.WakeEvictor();
+        _core.WakeCopies();
     }
 
     /// <summary>Sub-host <paramref name="sub"/> is to leave: its pages go to the others, however long that takes, while the VM runs.</summary>
@@ -254,11 +305,14 @@ internal sealed class Pager : IDisposable
     public void Forget(int sub) => _core.Decide(sub, StoreFate.Gone);
 
     /// <summary>Pages of which sub-host <paramref name="sub"/> has a copy; 0 when one that was to leave may go.</summary>
-    public long CopiesAt(int sub) => _core.Table.CopiesAt(sub);
+    public long CopiesAt(int sub) => _core.Copies.CopiesAt(sub);
+
+    /// <summary>Pages that have to go elsewhere before sub-host <paramref name="sub"/> may go.</summary>
+    public long AloneAt(int sub) => _core.Copies.AloneAt(sub);
 
     /// <summary>Pages that sub-host <paramref name="sub"/> could still take; 0 when it is to leave.</summary>
     public long RoomAt(int sub) => _core.FateOf(sub) == StoreFate.Serves
-        ? Math.Max(0, Math.Min(_core.Stores[sub].LimitPages, _core.Table.PageCount) - _core.Table.CopiesAt(sub)) : 0;
+        ? Math.Max(0, Math.Min(_core.Stores[sub].LimitPages, _core.Table.PageCount) - _core.Copies.CopiesAt(sub)) : 0;
 
     public StoreFate FateOf(int sub) => _core.FateOf(sub);
 
@@ -275,6 +329,11 @@ internal sealed class Pager : IDisposable
         lock (_core.EvictionGate)
         {
             // No batch that was begun before is under way any more: none can make a page Remote there.
+            foreach (var store in _core.Stores)
+            {
+                // What was at both is there alone from now on.
+                _core.Copies.ForgetSpare(store.Index);
+            }
         }
 
         _faults.GiveUp(sub);

@@ -35,6 +35,18 @@ internal sealed record PagerOptions
 
     public EvictionPolicy Policy { get; init; }
 
+    /// <summary>At how many sub-hosts each remote page is to be: 1 or 2.</summary>
+    public int Copies { get; init; } = 1;
+
+    /// <summary>How long a sub-host may be away before what it has is copied to another: one that is only started again still has it.</summary>
+    public TimeSpan CopyPatience { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>For <see cref="Pager.Resume"/>: whether pages ever were to be at two sub-hosts.</summary>
+    public bool MayHavePairs { get; init; }
+
+    /// <summary>Where what must outlive the process is kept, beside the RAM file and the stores; null: nothing outlives it.</summary>
+    public string? StateDirectory { get; init; }
+
     /// <summary>Whether a page of zeros may become unused instead of being sent.</summary>
     public required bool TrackUnused { get; init; }
 }

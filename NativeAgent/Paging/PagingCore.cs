@@ -13,6 +13,7 @@ internal sealed class PagingCore : IDisposable
     private volatile RemoteStore[] _stores;
     private Action _wakeEvictor = static () => { };
     private Action _wakeFaults = static () => { };
+    private Action _wakeCopies = static () => { };
 
     public PagingCore(PagerOptions options)
     {
@@ -30,6 +31,7 @@ internal sealed class PagingCore : IDisposable
             _fates[gone] = (int)StoreFate.Gone;
         }
 
+        Copies = new(this, options);
         LimitPages = options.LimitPages;
         Prefetch = options.Prefetch;
     }
@@ -42,6 +44,9 @@ internal sealed class PagingCore : IDisposable
     public RemoteStore[] Stores => _stores;
 
     public bool TrackUnused { get; }
+
+    /// <summary>Where copies are and may go; each member says who may use it.</summary>
+    public PageCopies Copies { get; }
 
     public bool Prefetch
     {
@@ -86,7 +91,8 @@ internal sealed class PagingCore : IDisposable
         {
             for (int i = 0; i < Stores.Length; i++)
             {
-                if (FateOf(i) != StoreFate.Serves && Table.CopiesAt(i) > 0)
+                // A name that a pair has of one that is gone is not looked at.
+                if ((FateOf(i) == StoreFate.Leaves && Copies.CopiesAt(i) > 0) || (FateOf(i) == StoreFate.Gone && Table.CopiesAt(i) > 0))
                 {
                     return true;
                 }
@@ -122,8 +128,9 @@ internal sealed class PagingCore : IDisposable
     /// <summary>The last thing that went wrong; null if nothing did.</summary>
     public string? Error => _error;
 
-    public void Connect(Action wakeEvictor, Action wakeFaults)
+    public void Connect(Action wakeEvictor, Action wakeFaults, Action wakeCopies)
     {
+        _wakeCopies = wakeCopies;
         _wakeEvictor = wakeEvictor;
         _wakeFaults = wakeFaults;
     }
@@ -170,6 +177,9 @@ internal sealed class PagingCore : IDisposable
         _stores = stores;
     }
 
+    /// <summary>A store has come or gone: there may be something to do for copies.</summary>
+    public void WakeCopies() => _wakeCopies();
+
     public StoreFate FateOf(int sub) => (StoreFate)Volatile.Read(ref _fates[sub]);
 
     public void Decide(int sub, StoreFate fate) => Volatile.Write(ref _fates[sub], (int)fate);
@@ -206,6 +216,7 @@ internal sealed class PagingCore : IDisposable
 
     public void Dispose()
     {
+        Copies.Dispose();
         Queue.Dispose();
         WriteWanted.Dispose();
         Heat.Dispose();

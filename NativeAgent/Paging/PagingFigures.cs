@@ -22,6 +22,15 @@ internal sealed record PagingFigures
     /// <summary>By sub-host.</summary>
     public required long[] RemotePages { get; init; }
 
+    /// <summary>At how many sub-hosts each remote page is to be.</summary>
+    public required int Copies { get; init; }
+
+    /// <summary>Remote pages at fewer than that which serve.</summary>
+    public required long ShortPages { get; init; }
+
+    /// <summary>Copies made in the background.</summary>
+    public required long CopiesMade { get; init; }
+
     public required long PageIns { get; init; }
 
     /// <summary>Of <see cref="PageIns"/>: pages that the guest had free at the last look before, so that their content was dead.</summary>

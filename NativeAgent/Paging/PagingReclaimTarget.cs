@@ -225,7 +225,15 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
     private static bool IsTakeable(PageState state) => state is PageState.Resident or PageState.ResidentClean or PageState.Remote;
 
-    private bool IsForgotten(long page) => _core.Table[page].Sub is var sub && (sub < 0 || _acknowledged[sub] || _core.FateOf(sub) == StoreFate.Gone);
+    private bool IsForgotten(long page)
+    {
+        int place = _core.Table[page].Sub;
+        return place < 0 || (IsForgottenAt(_core.Table.Places.First(place), page) && IsForgottenAt(_core.Table.Places.Second(place), page));
+    }
+
+    /// <summary>Where two copies are kept, a store that is away holds nobody up: what it has of the page is noted to be stale.</summary>
+    private bool IsForgottenAt(int store, long page) =>
+        store < 0 || _acknowledged[store] || _core.FateOf(store) == StoreFate.Gone || _core.Copies.TryForget(store, page);
 
     /// <summary>Held pages whose content is in the RAM file stay, writable.</summary>
     private void LetGoOfHere(PageRange pages)
@@ -245,6 +253,22 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         }
     }
 
+    private void Discard(int store, PageRange pages)
+    {
+        if (store < 0)
+        {
+            return;
+        }
+
+        if (!_used[store])
+        {
+            _used[store] = true;
+            _core.Stores[store].Bulk.Begin();
+        }
+
+        _core.Stores[store].Bulk.Discard(pages);
+    }
+
     /// <summary>Asks each sub-host to forget its copies of held pages; afterwards <see cref="IsForgotten"/> tells.</summary>
     private void Discard(PageRange pages)
     {
@@ -254,22 +278,17 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
             _acknowledged.AsSpan().Clear();
             for (long page = pages.First; page < pages.End;)
             {
-                int sub = _held[page] ? _core.Table[page].Sub : -1;
+                int place = _held[page] ? _core.Table[page].Sub : -1;
                 long end = page + 1;
-                if (sub >= 0)
+                if (place >= 0)
                 {
-                    while (end < pages.End && _held[end] && _core.Table[end].Sub == sub)
+                    while (end < pages.End && _held[end] && _core.Table[end].Sub == place)
                     {
                         end++;
                     }
 
-                    if (!_used[sub])
-                    {
-                        _used[sub] = true;
-                        _core.Stores[sub].Bulk.Begin();
-                    }
-
-                    _core.Stores[sub].Bulk.Discard(new(page, end - page));
+                    Discard(_core.Table.Places.First(place), new(page, end - page));
+                    Discard(_core.Table.Places.Second(place), new(page, end - page));
                 }
 
                 page = end;

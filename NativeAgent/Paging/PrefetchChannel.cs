@@ -136,9 +136,41 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
         }
     }
 
-    protected override void Disconnected(string error)
+    /// <summary>As <see cref="DemandChannel.TakeBack"/>.</summary>
+    public void TakeBack()
     {
-        // What was asked for stays on record.
+        for (int i = 0; Connection is null && i < SlotCount; i++)
+        {
+            PageRange range;
+            lock (_lock)
+            {
+                if (Connection is not null || (_used >> i & 1) == 0 || !IsElsewhere(_slots[i].Range))
+                {
+                    continue;
+                }
+
+                range = _slots[i].Range;
+                _used &= ~(1UL << i);
+                _outstanding -= (int)range.Count;
+            }
+
+            _arrivals.Unanswered(Options.Index, range);
+        }
+    }
+
+    protected override void Disconnected(string error) => TakeBack();
+
+    private bool IsElsewhere(PageRange range)
+    {
+        for (long page = range.First; page < range.End; page++)
+        {
+            if (!_arrivals.IsElsewhere(Options.Index, page))
+            {
+                return false;
+            }
+        }
+
+        return true;
     }
 
     private static uint Sequence(int index, uint generation) => (generation << SlotBits) | (uint)index;

@@ -72,6 +72,11 @@ internal sealed class Prefetcher
             {
                 _toFlush[i] = false;
                 _core.Stores[i].Prefetch.Flush();
+                if (!_core.Stores[i].Prefetch.IsConnected)
+                {
+                    // It has just gone, perhaps before it knew of these.
+                    _core.Stores[i].Prefetch.TakeBack();
+                }
             }
         }
     }
@@ -161,12 +166,13 @@ internal sealed class Prefetcher
                 continue;
             }
 
-            bool joins = count > 0 && count < PrefetchChannel.MaxPages && entry.Sub == sub && (page == first + count || page == first - 1);
+            int from = _core.Copies.StoreToAsk(page, entry.Sub);
+            bool joins = count > 0 && count < PrefetchChannel.MaxPages && from == sub && (page == first + count || page == first - 1);
             if (!joins)
             {
                 Send(first, count, sub, write);
                 count = 0;
-                if (_core.FateOf(entry.Sub) == StoreFate.Gone || !_core.Stores[entry.Sub].Prefetch.IsReady)
+                if (_core.Copies.IsGone(entry.Sub) || !_core.Stores[from].Prefetch.IsReady)
                 {
                     break;
                 }
@@ -179,7 +185,7 @@ internal sealed class Prefetcher
 
             Interlocked.Increment(ref _core.Counters.Prefetched);
             first = count == 0 ? page : Math.Min(first, page);
-            sub = entry.Sub;
+            sub = from;
             count++;
         }
 

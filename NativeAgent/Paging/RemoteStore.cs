@@ -63,6 +63,14 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
     /// <summary>Says who takes the answers; before the first page is asked for.</summary>
     public void Attach(IPageArrivals arrivals) => _arrivals = arrivals;
 
+    /// <summary>While it is away: what it was asked for and another store has is asked for there instead.</summary>
+    public void Reroute()
+    {
+        Demand.TakeBack();
+        Prefetch.TakeBack();
+        Evacuation.TakeBack();
+    }
+
     /// <summary>It has nothing any more and never will: not asked again.</summary>
     public void Retire()
     {
@@ -85,4 +93,8 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         _arrivals?.ArrivedEarly(sub, range, forWrite, content);
 
     void IPageArrivals.Missing(int sub, long page) => _arrivals?.Missing(sub, page);
+
+    bool IPageArrivals.IsElsewhere(int sub, long page) => _arrivals?.IsElsewhere(sub, page) ?? false;
+
+    void IPageArrivals.Unanswered(int sub, PageRange range) => _arrivals?.Unanswered(sub, range);
 }

@@ -181,8 +181,9 @@ internal sealed class MemoryMapBuilder(GuestRam ram, UnusedSet set, PageBitmap? 
                 case PageState.Lost:
                     lost++;
                     break;
-                case PageState.Remote or PageState.Fetching when (uint)entry.Sub < (uint)_remote.Length:
-                    _remote[entry.Sub]++;
+                case PageState.Remote or PageState.Fetching when (uint)table.Places.First(entry.Sub) is var store && store < (uint)_remote.Length:
+                    // Of two copies, the first.
+                    _remote[store]++;
                     remote = true;
                     break;
                 default:

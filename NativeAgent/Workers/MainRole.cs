@@ -170,10 +170,18 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
                 throw new InvalidOperationException("The VM is still being received. Change its paging when its migration has completed.");
             }
 
+            if (settings.HasCopies && settings.Copies > 1)
+            {
+                _roster.CheckCopies();
+                // A worker that is started again has to know what was ever so.
+                _directory.Mark(Markers.TwoCopies);
+            }
+
             _choices.Change(settings, (ulong)pager.Snapshot().ResidentPages << PageIndex.PageShift);
             pager.LimitPages = _choices.LimitPages;
             pager.Prefetch = _choices.Prefetch;
             pager.Policy = _choices.EvictionPolicy;
+            pager.Copies = _choices.Copies;
         }
     }
 
@@ -186,7 +194,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
                 throw new InvalidOperationException("The VM is still being received. Add the sub-host when its migration has completed.");
             }
 
-            var peer = _roster.Admit(request);
+            var peer = _roster.Admit(request, _spec.Copies > 1 || _directory.Has(Markers.TwoCopies));
             var store = Store(peer);
             try
             {
@@ -484,6 +492,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         Prefetch = _choices.Prefetch,
         Policy = _choices.EvictionPolicy,
         TrackUnused = _spec.TrackUnused,
+        Copies = _choices.Copies,
+        MayHavePairs = _spec.Copies > 1 || _directory.Has(Markers.TwoCopies),
+        StateDirectory = _directory.Path,
     };
 
     private PeerListener Listen(int port) => new(

@@ -48,6 +48,9 @@ internal static class Markers
     /// <summary>Main: QEMU was told to run the VM.</summary>
     public const string Ran = "ran";
 
+    /// <summary>Main: pages are, or were, to be at two sub-hosts each.</summary>
+    public const string TwoCopies = "two-copies";
+
     public const string WorkerPid = "worker.pid";
 
     public const string SupervisorPid = "supervisor.pid";

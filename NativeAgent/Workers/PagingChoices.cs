@@ -33,6 +33,9 @@ internal sealed class PagingChoices
 
     public bool Prefetch => !_changed.HasPrefetch || _changed.Prefetch;
 
+    /// <summary>1 or 2.</summary>
+    public int Copies => _changed.HasCopies ? (int)_changed.Copies : Math.Max(1, (int)_spec.Copies);
+
     public EvictionPolicy EvictionPolicy => _changed.EvictionPolicy;
 
     /// <summary>Takes what is set in <paramref name="settings"/> and keeps it.</summary>
@@ -48,6 +51,11 @@ internal sealed class PagingChoices
         if (settings.HasEvictionPolicy && !Enum.IsDefined(settings.EvictionPolicy))
         {
             throw new InvalidOperationException("There is no such eviction policy.");
+        }
+
+        if (settings.HasCopies && settings.Copies is not (1 or 2))
+        {
+            throw new InvalidOperationException("Of a page there can be one copy or two.");
         }
 
         var changed = _changed.Clone();

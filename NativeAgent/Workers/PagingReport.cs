@@ -33,6 +33,7 @@ internal static class PagingReport
             PrefetchMisses = (ulong)figures.PrefetchMisses,
             OutstandingFaults = (uint)figures.Outstanding,
             TakenBack = (ulong)figures.TakenBack,
+            Copies = new CopiesStatus { Wanted = (uint)figures.Copies, ShortPages = (ulong)figures.ShortPages, Made = (ulong)figures.CopiesMade },
             ZeroDrops = (ulong)figures.ZeroDrops,
             RemoteLatency = Of(figures.RemoteLatency),
             UnusedLatency = Of(figures.UnusedLatency),

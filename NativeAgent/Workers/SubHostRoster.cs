@@ -43,8 +43,9 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
     }
 
     /// <summary>Who a sub-host that is to come would be, if it may.</summary>
+    /// <param name="pairs">Pages are, or were, to be at two sub-hosts each.</param>
     /// <exception cref="InvalidOperationException">It may not: says why.</exception>
-    public Peer Admit(AddSubHostRequest request)
+    public Peer Admit(AddSubHostRequest request, bool pairs)
     {
         if (request.Host.Length is 0 or > 255 || request.Port is 0 or > 65535 || !IPAddress.TryParse(request.Address, out _)
             || (spec.Tls && (request.Thumbprint.Length != 64 || !request.Thumbprint.All(char.IsAsciiHexDigit))))
@@ -57,9 +58,10 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
             throw new InvalidOperationException($"The VM has a sub-host '{request.Host}' already.");
         }
 
-        if (_subs.Length == PageEntry.MaxSubs)
+        int most = pairs ? Places.MaxPaired : PageEntry.MaxSubs;
+        if (_subs.Length >= most)
         {
-            throw new InvalidOperationException($"The VM has had {PageEntry.MaxSubs} sub-hosts; it can have no more.");
+            throw new InvalidOperationException($"The VM has had {most} sub-hosts; it can have no more.");
         }
 
         return new Peer
@@ -72,6 +74,21 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
             SubIndex = (uint)_subs.Length,
             FreeBytes = request.FreeBytes,
         };
+    }
+
+    /// <summary>Whether the VM can keep two copies of each page.</summary>
+    /// <exception cref="InvalidOperationException">It can't: says why.</exception>
+    public void CheckCopies()
+    {
+        if (_subs.Length > Places.MaxPaired)
+        {
+            throw new InvalidOperationException($"A VM that has had more than {Places.MaxPaired} sub-hosts can't keep two copies of each page.");
+        }
+
+        if (Indices().Count(sub => StateOf(sub) == "serving") < 2)
+        {
+            throw new InvalidOperationException("Two copies need two sub-hosts. Add-VmSubHost adds one.");
+        }
     }
 
     /// <summary>From here on a worker that is started again has this sub-host too.</summary>
@@ -105,10 +122,10 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
 
         var figures = pager.Snapshot();
         long room = Indices().Where(i => i != sub).Sum(pager.RoomAt) + Math.Max(0, figures.LimitPages - figures.ResidentPages);
-        if (room < pager.CopiesAt(sub))
+        if (room < pager.AloneAt(sub))
         {
             throw new InvalidOperationException(
-                $"The other hosts have room for {room >> 8} MiB of the VM, and {host} has {pager.CopiesAt(sub) >> 8} MiB of it. Give the main host more (Set-VmRemotePaging -MainMemory), or free memory in the guest.");
+                $"The other hosts have room for {room >> 8} MiB of the VM, and {host} alone has {pager.AloneAt(sub) >> 8} MiB of it. Give the main host more (Set-VmRemotePaging -MainMemory), or free memory in the guest.");
         }
 
         directory.Mark(Marker(sub, "leaving"));

@@ -22,7 +22,7 @@ internal sealed class PagerProcess : IDisposable
         List<object> arguments =
         [
             "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Guest.ProcessId, lab.Guest.UffdNumber, lab.Guest.RamPath,
-            lab.Guest.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused,
+            lab.Guest.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused, lab.Copies,
         ];
         foreach (var store in lab.Stores)
         {
@@ -48,7 +48,7 @@ internal sealed class PagerProcess : IDisposable
         }
     }
 
-    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors.</summary>
+    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors, remote pages with too few copies.</summary>
     public long[] Figures()
     {
         _process.StandardInput.WriteLine();
@@ -86,7 +86,7 @@ internal sealed class PagerProcess : IDisposable
             new HostAddress(ulong.Parse(a[4], CultureInfo.InvariantCulture)), pages, resume);
         var certificate = WorkerCertificate.Load(a[7]);
         var stores = new List<RemoteStore>();
-        for (int i = 10; i < a.Length; i += 2)
+        for (int i = 11; i < a.Length; i += 2)
         {
             var store = new RemoteStore(new()
             {
@@ -111,6 +111,10 @@ internal sealed class PagerProcess : IDisposable
             Stores = stores,
             LimitPages = long.Parse(a[6], CultureInfo.InvariantCulture),
             TrackUnused = bool.Parse(a[9]),
+            Copies = int.Parse(a[10], CultureInfo.InvariantCulture),
+            MayHavePairs = a[10] != "1",
+            StateDirectory = Path.Combine(a[7], "state"),
+            CopyPatience = TimeSpan.FromMilliseconds(100),
         };
         var pager = resume ? Pager.Resume(options) : new Pager(options);
         pager.Start();
@@ -118,7 +122,7 @@ internal sealed class PagerProcess : IDisposable
         while (Console.ReadLine() is not null)
         {
             var f = pager.Snapshot();
-            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors}");
+            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages}");
         }
 
         return 0;

@@ -16,14 +16,16 @@ internal sealed class PagingLab : IDisposable
     private Userfaultfd? _uffd;
     private PageTable? _table;
 
-    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true)
+    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1)
     {
+        Copies = copies;
         Pages = pages;
         Limit = limit;
         Tls = tls;
         TrackUnused = trackUnused;
         Directory = System.IO.Directory.CreateDirectory($"/dev/shm/fctrans-test-{Guid.NewGuid():N}").FullName;
         Certificate = WorkerCertificate.Create(Directory);
+        StateDirectory = System.IO.Directory.CreateDirectory(Path.Combine(Directory, "state")).FullName;
         Stores = [.. Enumerable.Range(0, stores).Select(i => new TestStore(this, i, storeLimit == 0 ? pages : storeLimit))];
         Guest = new(Directory, pages, threads, used);
     }
@@ -36,11 +38,19 @@ internal sealed class PagingLab : IDisposable
 
     public bool TrackUnused { get; }
 
+    public int Copies { get; set; }
+
     public string Directory { get; }
+
+    /// <summary>What the pagers keep beside the stores.</summary>
+    public string StateDirectory { get; }
+
+    /// <summary>Stores that were given up.</summary>
+    public List<int> Gone { get; } = [];
 
     public WorkerCertificate Certificate { get; }
 
-    public TestStore[] Stores { get; }
+    public TestStore[] Stores { get; private set; }
 
     public TestGuest Guest { get; }
 
@@ -62,10 +72,27 @@ internal sealed class PagingLab : IDisposable
             Stores = _remote,
             LimitPages = Limit,
             TrackUnused = TrackUnused,
+            Copies = Copies,
+            MayHavePairs = Copies > 1,
+            StateDirectory = StateDirectory,
+            CopyPatience = TimeSpan.FromMilliseconds(100),
+            Gone = Gone,
         };
         prepare?.Invoke(_table!);
         Pager = resume ? Pager.Resume(options) : new(options);
         Pager.Start();
+    }
+
+    /// <summary>One more sub-host, for the pager that runs.</summary>
+    public void AddStore()
+    {
+        var store = new TestStore(this, Stores.Length, Pages);
+        Stores = [.. Stores, store];
+        var remote = new RemoteStore(store.Options(Certificate));
+        remote.Start();
+        WaitFor(() => remote.IsConnected, "the new sub-host is connected");
+        _remote.Add(remote);
+        Pager.AddStore(remote);
     }
 
     public void StopPager()
@@ -130,7 +157,11 @@ internal sealed class PagingLab : IDisposable
         foreach (var store in Stores)
         {
             var remote = new RemoteStore(store.Options(Certificate));
-            remote.Start();
+            if (!Gone.Contains(store.Index))
+            {
+                remote.Start();
+            }
+
             _remote.Add(remote);
         }
     }

@@ -62,8 +62,16 @@ internal sealed class TestStore : IDisposable
     /// <summary>As a worker that is killed: its connections break, its file stays.</summary>
     public void Stop()
     {
-        _listener!.Dispose();
+        _listener?.Dispose();
+        _listener = null;
         Pages.Dispose();
+    }
+
+    /// <summary>As a host that is gone: what it had is too.</summary>
+    public void Vanish()
+    {
+        Stop();
+        File.Delete(Path.Combine(_directory, PageStore.FileName));
     }
 
     public RemoteStoreOptions Options(WorkerCertificate main) => new()

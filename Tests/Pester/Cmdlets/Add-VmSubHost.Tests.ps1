@@ -66,4 +66,27 @@ Describe 'Add-VmSubHost' {
         }
         finally { Set-VmRemotePaging paged -MainMemory $before }
     }
+
+    It 'has copies of two made whole when one of their hosts has died' {
+        # It has been one before: what it might still have is thrown away.
+        Add-VmSubHost paged one
+        $before = (Get-VmRemotePaging paged).LimitBytes
+        $set = Set-VmRemotePaging paged -Copies 2 -MainMemory 40MB -PassThru
+        $set.Copies | Should -Be 2
+        try {
+            Wait-Until { $p = Get-VmRemotePaging paged; $p.ShortBytes -eq 0 -and $p.RemoteBytesBySubHost[-1] -gt 4MB } 'each page is at two hosts'
+            $null = Invoke-OnHost $labHost.one 'kill -9 $(cat /run/fctrans/*/sub/supervisor.pid) $(cat /run/fctrans/*/sub/worker.pid); rm -rf /dev/shm/fctrans-* /run/fctrans/*'
+            Wait-Until { (Get-VmRemotePaging paged).State -eq 'degraded' } 'it is said that a host is missing'
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+            Remove-VmSubHost paged one -Lost -Confirm:$false
+            Wait-Until { (Get-VmRemotePaging paged).ShortBytes -eq 0 } 'the others have made up for it'
+            $paging = Get-VmRemotePaging paged
+            "$($paging.State) $($paging.LostBytes) $($paging.SubHostStates[-1])" | Should -Be 'paging 0 lost'
+            $killed = Stop-Worker $labHost.main main
+            Wait-Until { (Invoke-OnHost $labHost.main 'cat /run/fctrans/*/main/worker.pid') -ne $killed } 'a new worker has started'
+            (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+            "$((Get-VmRemotePaging paged).Copies) $((Get-VmRemotePaging paged).LostBytes)" | Should -Be '2 0'
+        }
+        finally { Set-VmRemotePaging paged -Copies 1 -MainMemory $before }
+    }
 }

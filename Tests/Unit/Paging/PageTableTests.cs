@@ -29,21 +29,30 @@ public sealed class PageTableTests
     [Fact]
     public void Exactly_the_listed_transitions_are_legal()
     {
+        using var table = new PageTable(10);
         foreach (var from in Enum.GetValues<PageState>())
         {
             foreach (var to in Enum.GetValues<PageState>())
             {
-                Assert.Equal(s_legal.Contains((from, to)), PageTable.IsLegal(new(from, 3), new(to, 3)));
+                Assert.Equal(s_legal.Contains((from, to)), table.IsLegal(new(from, 3), new(to, 3)));
             }
         }
 
-        Assert.True(PageTable.IsLegal(new(PageState.Unused), new(PageState.Busy)));
-        Assert.True(PageTable.IsLegal(new(PageState.Busy, 3), new(PageState.Unused)));
-        Assert.False(PageTable.IsLegal(new(PageState.Busy, 3), new(PageState.Unused, 3)), "an unused page has no copy anywhere");
-        Assert.True(PageTable.IsLegal(new(PageState.Resident, 3), new(PageState.Resident)));
-        Assert.False(PageTable.IsLegal(new(PageState.Resident, 3), new(PageState.Evicting, 4)), "two sub-hosts would list the page");
-        Assert.False(PageTable.IsLegal(new(PageState.Remote, 3), new(PageState.Fetching, 4)), "the other sub-host does not have it");
-        Assert.False(PageTable.IsLegal(new(PageState.Busy), new(PageState.Remote)), "remote, but where?");
+        Assert.True(table.IsLegal(new(PageState.Unused), new(PageState.Busy)));
+        Assert.True(table.IsLegal(new(PageState.Busy, 3), new(PageState.Unused)));
+        Assert.False(table.IsLegal(new(PageState.Busy, 3), new(PageState.Unused, 3)), "an unused page has no copy anywhere");
+        Assert.True(table.IsLegal(new(PageState.Resident, 3), new(PageState.Resident)));
+        Assert.False(table.IsLegal(new(PageState.Resident, 3), new(PageState.Evicting, 4)), "two sub-hosts would list the page");
+        Assert.False(table.IsLegal(new(PageState.Remote, 3), new(PageState.Fetching, 4)), "the other sub-host does not have it");
+        Assert.False(table.IsLegal(new(PageState.Busy), new(PageState.Remote)), "remote, but where?");
+
+        int pair = table.Places.Pair(table, 3, 4);
+        Assert.Equal((pair, 3, 4), (table.Places.Pair(table, 4, 3), table.Places.First(pair), table.Places.Second(pair)));
+        Assert.True(table.IsLegal(new(PageState.Resident, 3), new(PageState.Evicting, pair)), "to one more");
+        Assert.False(table.IsLegal(new(PageState.Resident, pair), new(PageState.Evicting, 3)), "4 would list what is old");
+        Assert.False(table.IsLegal(new(PageState.Busy, 3), new(PageState.Resident, pair)), "4 never had it");
+        Assert.True(table.IsLegal(new(PageState.Fetching, pair), new(PageState.Remote, 4)), "3 does not have it any more");
+        Assert.False(table.IsLegal(new(PageState.Fetching, 3), new(PageState.Remote, 4)));
     }
 
     [Fact]

@@ -137,6 +137,10 @@ public static class Failure
     public static FCtransException TooManySubHosts(int count, int limit) => New(
         FailureKind.InvalidArgument, $"{count} sub-hosts were named; at most {limit} can hold one VM.", "Name fewer.", count);
 
+    public static FCtransException CopiesImpossible(int subHosts, int limit) => New(
+        FailureKind.InvalidArgument, $"Two copies of each page can't be kept on {subHosts} sub-hosts.",
+        $"Name 2 to {limit} sub-hosts, or leave -Copies out.", subHosts);
+
     public static FCtransException DataAddressUnknown(string host) => New(
         FailureKind.InvalidArgument, $"It is not known under which address the other hosts reach '{host}'.",
         "Connect it with -DataAddress.", host);

@@ -12,6 +12,9 @@ public sealed class SplitMigrationPlan
         ["userfaultfd", "userfaultfd-wp-async", "pagemap-scan", "ptrace", "pidfd-getfd"];
 
     internal static readonly string[] MainNeeds = ["userfaultfd", "ptrace", "pidfd-getfd", "ram-directory", "qemu"];
+    /// <summary>A hybrid migration's source takes one more place.</summary>
+    private const int MaxSubHostsOfCopies = 15;
+
     internal static readonly string[] SubNeeds = ["ram-directory"];
 
     private SplitMigrationPlan(
@@ -148,6 +151,11 @@ public sealed class SplitMigrationPlan
             throw Failure.TooManySubHosts(request.SubHosts.Count, SplitMigrationRequest.MaxSubHosts);
         }
 
+        if (request.Copies > 1 && request.SubHosts.Count is < 2 or > MaxSubHostsOfCopies)
+        {
+            throw Failure.CopiesImpossible(request.SubHosts.Count, MaxSubHostsOfCopies);
+        }
+
         if (SameHost(request.Source, request.MainHost))
         {
             throw Failure.MainHostIsSource(request.MainHost.Name);
@@ -231,6 +239,7 @@ public sealed class SplitMigrationPlan
             throw Failure.SubHostsTooSmall(names, now, room);
         }
 
+        later *= (ulong)request.Copies;
         if (later > room)
         {
             warnings.Add(

@@ -32,6 +32,9 @@ public sealed record SplitMigrationRequest
     /// <summary>How many bytes of the guest's memory may stay on the main host, given the guest's size in bytes.</summary>
     public required Func<ulong, ulong> MainMemoryBytes { get; init; }
 
+    /// <summary>At how many sub-hosts each page that is not on the main host is to be: 1 or 2.</summary>
+    public int Copies { get; init; } = 1;
+
     /// <summary>Leave out memory that the guest does not use.</summary>
     public bool TrackUnused { get; init; } = true;
 

@@ -111,6 +111,7 @@ public sealed class SplitMigrationRunner
         WorkerSpec main = NewSpec(WorkerRole.Main, [sourcePeer, .. subPeers]);
         main.ListenAddress = request.MainHost.DataAddress;
         main.MainMemoryBytes = _plan.MainMemoryBytes;
+        main.Copies = (uint)request.Copies;
         main.QemuCommandLine.AddRange(SplitMigrationPlan.CommandLine(request, _plan.Vm));
         bool moveDefinition = _plan.Domain is { Persistent: true } && request.MovePersistentDomain;
         if (_plan.Domain is { } domain)

@@ -1,0 +1,346 @@
+using System.Runtime.InteropServices;
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
+
+namespace FCtrans.Agent.Paging;
+
+/// <summary>
+/// Makes copies whole in the background: has stores that were away forget what counts for nothing (<see cref="StaleCopies"/>), and copies
+/// pages that have fewer copies than are wanted from a store that has them to one more. A thread of its own, and for reading a connection
+/// of its own, so that no fault stands behind it; it goes slowly while faults are under way.
+/// <para>
+/// A copy is made while the page stays Remote: whoever wants the page gets it meanwhile. Why that is right: each step is under the eviction
+/// gate, and nothing but an eviction gives a page that is Remote other content, or makes a page that came in Remote again with another. So if
+/// the page is what it was when the new store has confirmed its copy, that copy is the page's content. If it is not, what the new store
+/// has is stale, as had been noted before it was sent; likewise if this process ends in between.
+/// </para>
+/// </summary>
+internal sealed unsafe class CopyKeeper : IDisposable
+{
+    private const int BatchPages = 64;
+    private const int StaleRuns = 64;
+    private const long ScanPages = 1 << 18;
+    private const int IdleMilliseconds = 1000;
+    private const int BlockedMilliseconds = 200;
+
+    /// <summary>Between batches of 256 KiB: at most about 250 MB/s, and an eighth of that while the guest waits for pages.</summary>
+    private const int PauseMilliseconds = 1;
+
+    private const int BusyPauseMilliseconds = 8;
+
+    private static readonly TimeSpan s_connect = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_answer = TimeSpan.FromSeconds(2);
+
+    private readonly PagingCore _core;
+    private readonly PageCopies _copies;
+    private readonly Thread _thread;
+    private readonly AutoResetEvent _wake = new(false);
+    private readonly CancellationTokenSource _stop = new();
+    private readonly byte[] _answer = GC.AllocateArray<byte>(BatchPages * (PageIndex.PageSize + 1), pinned: true);
+    private readonly byte* _content = (byte*)NativeMemory.AlignedAlloc(BatchPages * PageIndex.PageSize, PageIndex.PageSize);
+    private readonly bool[] _fillable = new bool[PageEntry.MaxSubs];
+    private readonly PageRange[] _runs = new PageRange[StaleRuns];
+    private FrameConnection? _connection;
+    private RemoteStore? _connectedTo;
+    private uint _sequence;
+    private long _hand;
+    private long _made;
+
+    public CopyKeeper(PagingCore core)
+    {
+        _core = core;
+        _copies = core.Copies;
+        _thread = new Thread(Run) { IsBackground = true, Name = "copies" };
+    }
+
+    /// <summary>Copies made since it began.</summary>
+    public long Made => Interlocked.Read(ref _made);
+
+    private bool Stopping => _stop.IsCancellationRequested || _core.Pages.Ended;
+
+    public void Start() => _thread.Start();
+
+    /// <summary>Another number of copies is wanted, or there is another store.</summary>
+    public void Wake() => _wake.Set();
+
+    public void Stop()
+    {
+        _stop.Cancel();
+        _wake.Set();
+        Volatile.Read(ref _connection)?.Abort();
+        if (!_thread.ThreadState.HasFlag(ThreadState.Unstarted))
+        {
+            _thread.Join();
+        }
+    }
+
+    /// <summary>After <see cref="Stop"/>.</summary>
+    public void Dispose()
+    {
+        _connection?.Dispose();
+        _connection = null;
+        NativeMemory.AlignedFree(_content);
+        _wake.Dispose();
+        _stop.Dispose();
+    }
+
+    private void Run()
+    {
+        while (!Stopping)
+        {
+            bool progress = Tidy();
+            bool isShort = _copies.CountShort() > 0;
+            progress |= isShort && !Stopping && Fill();
+            int pause = !progress ? IdlePause(isShort)
+                : _core.Table.LocalPages > _core.HighPages || _core.Stores.Any(s => s.Demand.Outstanding > 0) ? BusyPauseMilliseconds
+                : PauseMilliseconds;
+            _wake.WaitOne(pause);
+        }
+    }
+
+    private int IdlePause(bool isShort)
+    {
+        bool quiet = true;
+        foreach (var store in _core.Stores)
+        {
+            if (_core.FateOf(store.Index) == StoreFate.Serves && (!store.IsConnected || _copies.IsSpare(store.Index)))
+            {
+                return BlockedMilliseconds;
+            }
+
+            quiet &= !_copies.Stale.Any(store.Index);
+        }
+
+        return isShort ? BlockedMilliseconds : _copies.Wanted == 1 && quiet ? Timeout.Infinite : IdleMilliseconds;
+    }
+
+    /// <summary>What stores that are back hold in vain goes. What stores that are away hold is looked at.</summary>
+    private bool Tidy()
+    {
+        bool progress = false;
+        foreach (var store in _core.Stores)
+        {
+            if (Stopping || !store.TakesPages || _core.FateOf(store.Index) == StoreFate.Gone)
+            {
+                continue;
+            }
+
+            _copies.Saw(store.Index, store.IsConnected);
+            if (!store.IsConnected)
+            {
+                if (_copies.Wanted > 1)
+                {
+                    _copies.NoteIfSpare(store.Index);
+                }
+
+                continue;
+            }
+
+            _copies.ForgetSpare(store.Index);
+            progress |= _copies.Stale.Any(store.Index) && DiscardStale(store);
+        }
+
+        return progress;
+    }
+
+    private bool DiscardStale(RemoteStore store)
+    {
+        lock (_core.EvictionGate)
+        {
+            int count = 0;
+            for (long from = 0; count < StaleRuns && _copies.Stale.Next(store.Index, from, FrameHeader.MaxPages, out var run); from = run.End)
+            {
+                _runs[count++] = run;
+            }
+
+            lock (_core.BulkGate)
+            {
+                if (!store.Bulk.Begin())
+                {
+                    return false;
+                }
+
+                for (int i = 0; i < count; i++)
+                {
+                    store.Bulk.Discard(_runs[i]);
+                }
+
+                store.Bulk.Close();
+                if (!store.Bulk.Commit())
+                {
+                    return false;
+                }
+
+                store.Bulk.ClearFull();
+            }
+
+            FailurePoint.Reach("main.copies.discarded");
+            for (int i = 0; i < count; i++)
+            {
+                _copies.Stale.TryClear(store.Index, _runs[i]);
+            }
+
+            return count > 0;
+        }
+    }
+
+    /// <summary>Copies the next few pages that are short of one.</summary>
+    private bool Fill()
+    {
+        bool any = false;
+        for (int place = 0; place < PageEntry.MaxSubs; place++)
+        {
+            _fillable[place] = _copies.CanFill(place);
+            any |= _fillable[place];
+        }
+
+        for (long left = !any ? 0 : Math.Min(ScanPages, _core.Table.PageCount); left > 0 && !Stopping; left--)
+        {
+            long page = _hand;
+            _hand = page + 1 == _core.Table.PageCount ? 0 : page + 1;
+            var entry = _core.Table[page];
+            if (entry.State != PageState.Remote || !_fillable[entry.Sub])
+            {
+                continue;
+            }
+
+            lock (_core.EvictionGate)
+            {
+                entry = _core.Table[page];
+                if (entry.State != PageState.Remote || !_copies.IsShort(entry.Sub) || _copies.IsGone(entry.Sub))
+                {
+                    continue;
+                }
+
+                int from = _copies.StoreToAsk(page, entry.Sub);
+                int keep = _copies.IsUsable(from) ? from : -1;
+                int to = _copies.Choose(from, page);
+                // What leaves altogether is fetched from where it is; then the new store is the only one that stays, and one more comes later.
+                int place = keep < 0 || to < 0 ? to : _core.Table.Places.Pair(_core.Table, keep, to);
+                if (to < 0 || place < 0 || !_core.Stores[from].Demand.IsConnected || _core.Table.Places.Contains(entry.Sub, to))
+                {
+                    continue;
+                }
+
+                int count = 1;
+                while (count < BatchPages && page + count < _core.Table.PageCount && _core.Table[page + count] == entry && !_copies.Stale.Has(to, page + count))
+                {
+                    count++;
+                }
+
+                _hand = (page + count) % _core.Table.PageCount;
+                return Copy(new(page, count), entry, _core.Stores[from], to, place);
+            }
+        }
+
+        // A long way without any: not a reason to rest.
+        return any && _core.Table.PageCount > ScanPages;
+    }
+
+    private bool Copy(PageRange range, PageEntry entry, RemoteStore from, int to, int place)
+    {
+        if (!TryRead(range, from) || !_copies.Stale.TryNote(to, range))
+        {
+            return false;
+        }
+
+        FailurePoint.Reach("main.copies.noted");
+        var store = _core.Stores[to];
+        lock (_core.BulkGate)
+        {
+            if (!store.Bulk.Begin())
+            {
+                return false;
+            }
+
+            byte* content = _content;
+            for (long page = range.First; page < range.End;)
+            {
+                // Those that the store did not have are not sent.
+                bool there = _answer[page - range.First] == 1;
+                long end = page + 1;
+                while (end < range.End && (_answer[end - range.First] == 1) == there)
+                {
+                    end++;
+                }
+
+                var run = new PageRange(page, end - page);
+                if (there)
+                {
+                    store.Bulk.Put(run, content);
+                    content += run.Bytes;
+                }
+
+                page = end;
+            }
+
+            store.Bulk.Close();
+            if (!store.Bulk.Commit())
+            {
+                return false;
+            }
+        }
+
+        FailurePoint.Reach("main.copies.sent");
+        bool any = false;
+        for (long page = range.First; page < range.End; page++)
+        {
+            var now = entry;
+            if (_answer[page - range.First] == 1 && _copies.TryRehome(page, ref now, place, gained: to))
+            {
+                any = true;
+                Interlocked.Increment(ref _made);
+            }
+        }
+
+        // What somebody has taken meanwhile stays noted, and is discarded at the next turn.
+        return any || _copies.Stale.Any(to);
+    }
+
+    /// <summary>Reads pages from a store; which of them are there is in the answer's first bytes, their content one after the other.</summary>
+    private bool TryRead(PageRange range, RemoteStore store)
+    {
+        using var patience = new Timer(_ => Volatile.Read(ref _connection)?.Abort(), null, s_answer, Timeout.InfiniteTimeSpan);
+        try
+        {
+            if (_connection is null || _connectedTo != store)
+            {
+                _connection?.Dispose();
+                Volatile.Write(ref _connection, null);
+                var options = store.Options;
+                Volatile.Write(ref _connection, PeerConnector.Connect(
+                    options.Address, options.Port, options.Thumbprint, options.Certificate,
+                    new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, options.Pages), s_connect,
+                    options.Certificate is not null, out _, _stop.Token));
+                _connectedTo = store;
+            }
+
+            _connection!.Send(FrameHeader.Of(FrameType.Get, range, ++_sequence));
+            _connection.Flush();
+            if (!_connection.Read(out var frame, _answer))
+            {
+                throw new IOException("The sub-host's worker closed the connection.");
+            }
+
+            int count = (int)range.Count;
+            int present = _answer.AsSpan(0, count).Count((byte)1);
+            if (frame.Type != FrameType.GetDone || frame.Range != range || frame.Sequence != _sequence
+                || _answer.AsSpan(0, count).IndexOfAnyExcept((byte)0, (byte)1) >= 0 || frame.PayloadBytes != count + (present * PageIndex.PageSize))
+            {
+                throw _connection.Refuse($"The answer for {frame.Range} is not what was asked for.");
+            }
+
+            _answer.AsSpan(count, present * PageIndex.PageSize).CopyTo(new Span<byte>(_content, present * PageIndex.PageSize));
+            return present > 0;
+        }
+        catch (Exception e) when (e is IOException or OperationCanceledException)
+        {
+            // It is away; its other connections will say so.
+            _connection?.Dispose();
+            Volatile.Write(ref _connection, null);
+            return false;
+        }
+    }
+}
