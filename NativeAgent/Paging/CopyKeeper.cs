@@ -225,7 +225,8 @@ internal sealed unsafe class CopyKeeper : IDisposable
                 }
 
                 int count = 1;
-                while (count < BatchPages && page + count < _core.Table.PageCount && _core.Table[page + count] == entry && !_copies.Stale.Has(to, page + count))
+                while (count < BatchPages && page + count < _core.Table.PageCount && _core.Table[page + count] == entry
+                    && !_copies.Stale.Has(to, page + count))
                 {
                     count++;
                 }

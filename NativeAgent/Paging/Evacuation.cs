@@ -18,9 +18,10 @@ internal sealed class Evacuation(PagingCore core, EvictionBatch batch)
         bool progress = false;
         for (int sub = 0; sub < core.Stores.Length; sub++)
         {
-            if ((core.FateOf(sub) == StoreFate.Leaves && core.Copies.CopiesAt(sub) > 0) || (core.FateOf(sub) == StoreFate.Gone && core.Table.CopiesAt(sub) > 0))
+            bool gone = core.FateOf(sub) == StoreFate.Gone;
+            if (gone ? core.Table.CopiesAt(sub) > 0 : core.FateOf(sub) == StoreFate.Leaves && core.Copies.CopiesAt(sub) > 0)
             {
-                progress |= Empty(sub, core.FateOf(sub) == StoreFate.Gone);
+                progress |= Empty(sub, gone);
             }
         }
 
@@ -44,7 +45,8 @@ internal sealed class Evacuation(PagingCore core, EvictionBatch batch)
 
             switch (entry.State)
             {
-                case PageState.Remote or PageState.Resident when !gone && core.Table.Places.Other(entry.Sub, sub) is >= 0 and var other && core.Copies.IsUsable(other):
+                case PageState.Remote or PageState.Resident
+                    when !gone && core.Table.Places.Other(entry.Sub, sub) is >= 0 and var other && core.Copies.IsUsable(other):
                     // The other has it too. A copy to make up for this one is made in the background.
                     any |= core.Copies.TryRehome(page, ref entry, other);
                     break;

@@ -6,9 +6,10 @@ using FCtrans.Agent.Transport;
 namespace FCtrans.Agent.Paging;
 
 /// <summary>
-/// Some pages on their way out, each to one sub-host or to two, which both must have acknowledged it. A page that was written since it came: protect → read → send → acknowledged → (Evicting → Busy) → punch
-/// the hole → Remote → wake. A clean one: (ResidentClean → Busy) → punch → Remote → wake. A page of zeros, where unused pages are
-/// tracked: an old copy is discarded and that is acknowledged, then as above, but Unused.
+/// Some pages on their way out, each to one sub-host or to two, which both must have acknowledged it. A page that was written since it
+/// came: protect → read → send → acknowledged → (Evicting → Busy) → punch the hole → Remote → wake. A clean one: (ResidentClean → Busy) →
+/// punch → Remote → wake. A page of zeros, where unused pages are tracked: an old copy is discarded and that is acknowledged, then as
+/// above, but Unused.
 /// <para>
 /// Why no write is lost: a page in Evicting is protected before it is read, so a write to it faults, and the fault thread moves it to
 /// Busy before it lifts the protection. Only if the page is still in Evicting after the acknowledgement does the evictor get it into
@@ -429,7 +430,8 @@ internal sealed unsafe class EvictionBatch : IDisposable
     }
 
     /// <summary>By all stores of the place: of two, one alone does not do.</summary>
-    private bool IsAcknowledged(int place) => _acknowledged[Places.First(place)] && (Places.Second(place) is var second && (second < 0 || _acknowledged[second]));
+    private bool IsAcknowledged(int place) =>
+        _acknowledged[Places.First(place)] && Places.Second(place) is var second && (second < 0 || _acknowledged[second]);
 
     private void ClearFull(int store)
     {

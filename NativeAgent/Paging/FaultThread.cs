@@ -127,7 +127,8 @@ internal sealed class FaultThread : IDisposable
                 entry = _core.Table[page];
             }
 
-            if (_core.Table.Places.Contains(entry.Sub, sub) && _core.Copies.IsGone(entry.Sub) && (entry.State is PageState.Remote or PageState.Fetching)
+            if (_core.Table.Places.Contains(entry.Sub, sub) && _core.Copies.IsGone(entry.Sub)
+                && (entry.State is PageState.Remote or PageState.Fetching)
                 && _core.Table.TryMove(page, entry, entry.With(PageState.Lost)))
             {
                 _core.WriteWanted.TryClear(page);

@@ -11,6 +11,9 @@ internal sealed class PageCopies : IDisposable
 {
     private const int PagesPerChoice = 64;
 
+    /// <summary>A store's rank from which on it answers at once.</summary>
+    private const int CanAnswer = 2;
+
     private readonly PagingCore _core;
     private readonly string? _directory;
     private readonly long _patience;
@@ -55,11 +58,12 @@ internal sealed class PageCopies : IDisposable
     {
         var remote = _core.Stores[store];
         return remote.TakesPages && remote.Bulk.IsConnected && !remote.Bulk.IsFull && _core.FateOf(store) == StoreFate.Serves
-            && !Volatile.Read(ref _spare[store]);
+            && !IsSpare(store);
     }
 
     /// <summary>Whether a page that is clean may be dropped as what its stores have.</summary>
-    public bool MayDropTo(int place) => (_wanted == 1 && !Places.IsPair(place) && !Volatile.Read(ref _spare[Places.First(place)])) || IsKept(Places.First(place)) || IsKept(Places.Second(place));
+    public bool MayDropTo(int place) => (_wanted == 1 && !Places.IsPair(place) && !IsSpare(Places.First(place)))
+        || IsKept(Places.First(place)) || IsKept(Places.Second(place));
 
     /// <summary>Nobody who is still there has it.</summary>
     public bool IsGone(int place) => IsGoneStore(Places.First(place)) && (Places.Second(place) < 0 || IsGoneStore(Places.Second(place)));
@@ -85,7 +89,7 @@ internal sealed class PageCopies : IDisposable
     }
 
     /// <summary>Whether another than <paramref name="store"/> can be asked for it at once.</summary>
-    public bool IsElsewhere(int store, int place) => Places.Other(place, store) is var other and >= 0 && Rank(other) >= 2;
+    public bool IsElsewhere(int store, int place) => Places.Other(place, store) is var other and >= 0 && Rank(other) >= CanAnswer;
 
     /// <summary>Pages of which a store has a copy.</summary>
     public long CopiesAt(int store) => Sum(store, remote: false);
@@ -120,10 +124,26 @@ internal sealed class PageCopies : IDisposable
         return count;
     }
 
+    /// <summary>Copies that count for nothing at stores that serve.</summary>
+    public long CountStale()
+    {
+        long count = 0;
+        for (int store = 0; store < _core.Stores.Length; store++)
+        {
+            count += IsServing(store) ? Stale.Count(store) : 0;
+        }
+
+        return count;
+    }
+
     /// <summary>Whether there is a store that pages of this place can be copied from, and one that they can be copied to.</summary>
     public bool CanFill(int place)
     {
-        if (_core.Table.RemoteAt(place) == 0 || !IsShort(place) || (MayComeBack(Places.First(place)) && MayComeBack(Places.Second(place))) || Math.Max(Rank(Places.First(place)), Places.IsPair(place) ? Rank(Places.Second(place)) : 0) < 2)
+        int first = Places.First(place);
+        int second = Places.Second(place);
+        bool mayBothComeBack = MayComeBack(first) && MayComeBack(second);
+        bool answers = Rank(first) >= CanAnswer || (second >= 0 && Rank(second) >= CanAnswer);
+        if (_core.Table.RemoteAt(place) == 0 || !IsShort(place) || mayBothComeBack || !answers)
         {
             return false;
         }
@@ -192,7 +212,10 @@ internal sealed class PageCopies : IDisposable
         return target;
     }
 
-    /// <summary>The usable store that is emptiest for its size, has nothing stale of the page, and is not <paramref name="not"/>; -1: none. Some pages at a time, so that runs stay together.</summary>
+    /// <summary>
+    /// The usable store that is emptiest for its size, has nothing stale of the page, and is not <paramref name="not"/>; -1: none. The same
+    /// for some pages, so that runs stay together.
+    /// </summary>
     public int Choose(int not, long page)
     {
         ref var choice = ref _choices[not < 0 ? 0 : 1];
@@ -337,7 +360,13 @@ internal sealed class PageCopies : IDisposable
     }
 
     /// <summary>Whether a store is there, as seen now; for the thread that makes copies.</summary>
-    public void Saw(int store, bool there) => Volatile.Write(ref _awaySince[store], there ? 0 : _awaySince[store] is 0 ? Environment.TickCount64 : _awaySince[store]);
+    public void Saw(int store, bool there)
+    {
+        if (there || _awaySince[store] == 0)
+        {
+            Volatile.Write(ref _awaySince[store], there ? 0 : Environment.TickCount64);
+        }
+    }
 
     public bool IsSpare(int store) => Volatile.Read(ref _spare[store]);
 
@@ -346,7 +375,7 @@ internal sealed class PageCopies : IDisposable
     private static string SparePath(string directory, int store) => Path.Combine(directory, $"sub-{store}-spare");
 
     private bool IsAlone(int place, int store) => Places.Contains(place, store)
-        && (Places.Other(place, store) is not (>= 0 and var other) || IsGoneStore(other) || Volatile.Read(ref _spare[other]));
+        && (Places.Other(place, store) is not (>= 0 and var other) || IsGoneStore(other) || IsSpare(other));
 
     private bool TryNoteOthers(int store, int place, long page) =>
         store < 0 || Places.Contains(place, store) || IsGoneStore(store) || Stale.TryNote(store, new(page, 1));
@@ -359,13 +388,13 @@ internal sealed class PageCopies : IDisposable
     {
         StoreFate.Gone => 0,
         _ when !_core.Stores[store].Demand.IsConnected => 1,
-        StoreFate.Leaves => 2,
-        _ => 3,
+        StoreFate.Leaves => CanAnswer,
+        _ => CanAnswer + 1,
     };
 
     private int CountServing(int place) => (IsServing(Places.First(place)) ? 1 : 0) + (IsServing(Places.Second(place)) ? 1 : 0);
 
-    private bool IsKept(int store) => IsServing(store) && !Volatile.Read(ref _spare[store]);
+    private bool IsKept(int store) => IsServing(store) && !IsSpare(store);
 
     private bool MayComeBack(int store) => store >= 0 && _core.FateOf(store) == StoreFate.Serves
         && (Volatile.Read(ref _awaySince[store]) is var since && (since == 0 || Environment.TickCount64 - since < _patience));

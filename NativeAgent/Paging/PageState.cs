@@ -28,7 +28,10 @@ internal enum PageState : byte
     Lost = 7,
 }
 
-/// <summary>One byte of the page table: the state in the lower 3 bits; above, 0 for no sub-host or its index + 1, or the number of a pair + 1 (<see cref="Places"/>).</summary>
+/// <summary>
+/// One byte of the page table: the state in the lower 3 bits; above, 0 for no sub-host or its index + 1, or the number of a pair + 1
+/// (<see cref="Places"/>).
+/// </summary>
 internal readonly record struct PageEntry(byte Value)
 {
     /// <summary>The greatest number of sub-hosts.</summary>

@@ -18,7 +18,8 @@ internal static class PageTableRebuild
     /// <param name="stale">What a store lists and does not count.</param>
     /// <param name="gone">Of these, those that are not asked: they are not there any more.</param>
     public static long Fill(
-        PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, bool pairs, StaleCopies stale, CancellationToken cancellation)
+        PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, bool pairs, StaleCopies stale,
+        CancellationToken cancellation)
     {
         foreach (var block in ram.Blocks)
         {
@@ -118,11 +119,12 @@ internal static class PageTableRebuild
 
             var run = new PageRange(page, end - page);
             page = end;
-            if (entry.Sub >= 0 && pairs && !table.Places.Contains(entry.Sub, sub) && !store.Options.IsSource && entry.State is PageState.Remote or PageState.Resident)
+            bool named = entry.Sub >= 0 && table.Places.Contains(entry.Sub, sub);
+            if (pairs && entry.Sub >= 0 && !named && !store.Options.IsSource && entry.State is PageState.Remote or PageState.Resident)
             {
                 Join(table, run, entry, sub, stale);
             }
-            else if (entry.Sub >= 0 && entry.Sub != sub && !table.Places.Contains(entry.Sub, sub) && entry.State == PageState.Remote)
+            else if (entry.Sub >= 0 && !named && entry.State == PageState.Remote)
             {
                 if (store.Options.IsSource)
                 {

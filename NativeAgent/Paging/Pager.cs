@@ -77,7 +77,10 @@ internal sealed class Pager : IDisposable
         set => _core.Heat.Policy = value;
     }
 
-    /// <summary>At how many sub-hosts each remote page is to be, 1 or 2; may change at any time. More copies are made in the background; fewer come to be as pages leave anew.</summary>
+    /// <summary>
+    /// At how many sub-hosts each remote page is to be, 1 or 2; may change at any time. More copies are made in the background; fewer come to
+    /// be as pages leave anew.
+    /// </summary>
     public int Copies
     {
         get => _core.Copies.Wanted;
@@ -228,6 +231,7 @@ internal sealed class Pager : IDisposable
             RemotePages = Each(_core.Copies.RemoteAt),
             Copies = _core.Copies.Wanted,
             ShortPages = _core.Copies.CountShort(),
+            StaleCopies = _core.Copies.CountStale(),
             CopiesMade = _copies.Made,
             PageIns = counters.PageIns.Sum() + Interlocked.Read(ref counters.PageInsBefore),
             PageInsOfFree = Interlocked.Read(ref counters.PageInsOfFree),

@@ -28,6 +28,9 @@ internal sealed record PagingFigures
     /// <summary>Remote pages at fewer than that which serve.</summary>
     public required long ShortPages { get; init; }
 
+    /// <summary>Copies at sub-hosts that serve which count for nothing, and are still to be forgotten there.</summary>
+    public required long StaleCopies { get; init; }
+
     /// <summary>Copies made in the background.</summary>
     public required long CopiesMade { get; init; }
 

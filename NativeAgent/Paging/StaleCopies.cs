@@ -42,7 +42,9 @@ internal sealed class StaleCopies : IDisposable
         }
     }
 
-    public bool Any(int store) => Volatile.Read(ref _counts[store]) > 0;
+    public long Count(int store) => Volatile.Read(ref _counts[store]);
+
+    public bool Any(int store) => Count(store) > 0;
 
     public bool Has(int store, long page)
     {

@@ -86,7 +86,7 @@ public sealed class CopiesTests
         second.WaitUntilPaging();
         PagingLab.WaitFor(() => second.Figures()[0] > 2_000, "it goes on");
         lab.Stores[0].Start();
-        PagingLab.WaitFor(() => second.Figures()[5] == 0, "the one that is back has all again");
+        PagingLab.WaitFor(() => IsWhole(second), "the one that is back has all again");
         lab.Stores[1].Stop();
         long pageIns = second.Figures()[0];
         PagingLab.WaitFor(() => second.Figures()[0] > pageIns + 2_000, "it is asked");
@@ -115,7 +115,7 @@ public sealed class CopiesTests
 
         using var second = lab.StartPagerProcess(resume: true);
         second.WaitUntilPaging();
-        PagingLab.WaitFor(() => second.Figures() is var f && f[0] > 1_000 && f[5] == 0, "all is at both again");
+        PagingLab.WaitFor(() => second.Figures()[0] > 1_000 && IsWhole(second), "all is at both again");
         lab.Stores[1].Stop();
         long before = second.Figures()[0];
         PagingLab.WaitFor(() => second.Figures()[0] > before + 1_000, "the one that was away is asked");
@@ -157,7 +157,7 @@ public sealed class CopiesTests
 
         using var third = lab.StartPagerProcess(resume: true);
         third.WaitUntilPaging();
-        PagingLab.WaitFor(() => third.Figures()[5] == 0, "all is at both");
+        PagingLab.WaitFor(() => IsWhole(third), "all is at both");
         lab.Stores[0].Stop();
         for (int page = 0; page < 1_000; page++)
         {
@@ -165,7 +165,7 @@ public sealed class CopiesTests
         }
 
         lab.Stores[0].Start();
-        PagingLab.WaitFor(() => third.Figures()[5] == 0, "all is at both again");
+        PagingLab.WaitFor(() => IsWhole(third), "all is at both again");
         lab.Stores[1].Stop();
         for (int page = 0; page < 1_000; page++)
         {
@@ -229,4 +229,9 @@ public sealed class CopiesTests
             Assert.Equal([page, 0, 0], lab.Guest.Ask($"read {page}", "read"));
         }
     }
+
+    /// <summary>
+    /// Nothing is short, and nothing will be by and by: a page that leaves while a sub-host still has an old copy of it leaves to the other alone.
+    /// </summary>
+    private static bool IsWhole(PagerProcess pager) => pager.Figures()[6] == 0 && pager.Figures()[5] == 0;
 }

@@ -48,7 +48,7 @@ internal sealed class PagerProcess : IDisposable
         }
     }
 
-    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors, remote pages with too few copies.</summary>
+    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors, remote pages with too few copies, copies that count for nothing.</summary>
     public long[] Figures()
     {
         _process.StandardInput.WriteLine();
@@ -122,7 +122,7 @@ internal sealed class PagerProcess : IDisposable
         while (Console.ReadLine() is not null)
         {
             var f = pager.Snapshot();
-            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages}");
+            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages} {f.StaleCopies}");
         }
 
         return 0;

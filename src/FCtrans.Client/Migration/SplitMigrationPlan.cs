@@ -12,10 +12,10 @@ public sealed class SplitMigrationPlan
         ["userfaultfd", "userfaultfd-wp-async", "pagemap-scan", "ptrace", "pidfd-getfd"];
 
     internal static readonly string[] MainNeeds = ["userfaultfd", "ptrace", "pidfd-getfd", "ram-directory", "qemu"];
-    /// <summary>A hybrid migration's source takes one more place.</summary>
-    private const int MaxSubHostsOfCopies = 15;
-
     internal static readonly string[] SubNeeds = ["ram-directory"];
+
+    /// <summary>One less than pages can have copies at: a hybrid migration's source takes a place too.</summary>
+    private const int MaxSubHostsOfCopies = 15;
 
     private SplitMigrationPlan(
         SplitMigrationRequest request, VmInfo vm, ulong mainMemoryBytes, ulong[] subRoomBytes, IReadOnlyList<string> warnings)
