@@ -52,19 +52,24 @@ internal sealed class GuestLru
         return new(kernel, flagsAt, headAt, lru, hot);
     }
 
-    /// <summary>Sets in <paramref name="into"/> the pages that the guest's kernel holds for hot. Cost: with the used pages.</summary>
+    /// <summary>Sets in <paramref name="into"/> the pages that the guest's kernel holds for hot. Cost: with the pages looked at.</summary>
     /// <param name="ram">The guest's RAM.</param>
     /// <param name="unused">Not looked at.</param>
     /// <param name="into">Gets the pages.</param>
-    public void AddHot(GuestRam ram, PageBitmap unused, PageBitmap into)
+    public void AddHot(GuestRam ram, PageBitmap unused, PageBitmap into) => AddHot(ram, new(0, ram.PageCount), unused, into);
+
+    /// <summary>As the other, of some pages only.</summary>
+    public void AddHot(GuestRam ram, PageRange part, PageBitmap unused, PageBitmap into)
     {
         _kernel.Forget();
         int shift = _kernel.Sections.PageCountShift;
         foreach (ref readonly var segment in ram.Segments)
         {
-            ulong firstFrame = segment.Start >> PageIndex.PageShift;
-            ulong end = (segment.Start + segment.Bytes) >> PageIndex.PageShift;
-            long firstPage = (long)(segment.RamOffset >> PageIndex.PageShift);
+            long segmentPage = (long)(segment.RamOffset >> PageIndex.PageShift);
+            long firstPage = Math.Max(segmentPage, part.First);
+            long endPage = Math.Min(segmentPage + (long)(segment.Bytes >> PageIndex.PageShift), part.End);
+            ulong firstFrame = (segment.Start >> PageIndex.PageShift) + (ulong)(firstPage - segmentPage);
+            ulong end = firstFrame + (ulong)Math.Max(0, endPage - firstPage);
             for (ulong frame = firstFrame; frame < end;)
             {
                 ulong next = Math.Min(Math.Min(end, ((frame >> shift) + 1) << shift), (frame + Chunk) & ~(ulong)(Chunk - 1));

@@ -6,45 +6,64 @@ namespace FCtrans.Agent.Paging;
 
 /// <summary>
 /// What the evictor knows of a page's use. Pages of the guest's kernel are pinned: the guest waits for them more often than
-/// for any other. For the rest the one signal there is without help of the guest is a page's return: one that comes back while
-/// fewer pages have left than fit here would have stayed, had the evictor known. Such a page is passed over some times; one
-/// that returns again and again, twice as often each time. (The idea of Linux's refault distance, mm/workingset.c.) A scan through more
-/// memory than fits returns later than that, and gains nothing.
-/// <para>Three bytes a page in native memory, which the kernel hands out only where pages have been evicted. Hints: threads may
-/// race on a byte, and a page evicted long ago may look recent once its epoch number comes round.</para>
+/// for any other. For the rest there are two signals. A page that comes back while fewer pages have left than fit here would have
+/// stayed, had the evictor known: it is passed over some times; one that returns again and again, more often each time. (The idea of
+/// Linux's refault distance, mm/workingset.c.) A scan through more memory than fits returns later than that, and gains nothing. And
+/// what the guest's own kernel holds for hot, looked up from outside (<see cref="GuestHeat"/>), gets a second chance.
+/// <para>
+/// Half a byte a page in native memory, which the kernel hands out only where pages have been evicted: how warm the page is, and in which
+/// period it left last. How often a page is passed over is left to chance, so that no count of it need be kept. Hints: threads may
+/// race on a byte, and lose one.
+/// </para>
 /// </summary>
 internal sealed unsafe class PageHeat : IDisposable
 {
-    /// <summary>Times that a page which came back soon for the first time is passed over.</summary>
-    private const int FirstHeat = 2;
+    /// <summary>Periods that are told apart, in the time in which as many pages leave as fit here. Their numbers are 1 to this; 0 is longer ago.</summary>
+    private const int Periods = 3;
 
-    /// <summary>Returns that count: a page is passed over 2 × 2^6 times at most.</summary>
-    private const int MostReturns = 7;
+    private const int MostWarm = 3;
 
-    /// <summary>Epochs in the time in which as many pages leave as fit here.</summary>
-    private const int EpochsPerTurn = 8;
+    /// <summary>A page of warmth w is passed over but for once in 4^w times.</summary>
+    private const int ChanceBits = 2;
+
+    /// <summary>Pinned pages, if there are too many to stay: they leave as the warm ones do.</summary>
+    private const int WarmthOfPinned = 2;
 
     /// <summary>Of the limit, the part that pinned pages may fill: the others must still be able to leave.</summary>
     private const double MostPinned = 0.75;
 
+    private const int WarmMask = 3;
+    private const int PeriodShift = 2;
+
+    /// <summary>Both bits of the period in every half byte of a word, and its lower bit.</summary>
+    private const ulong PeriodsOfWord = 0xCCCC_CCCC_CCCC_CCCC;
+
+    private const ulong LowBitsOfWord = 0x4444_4444_4444_4444;
+
+    /// <summary>Pages that the guest's kernel holds for hot are no colder than this.</summary>
+    private const int WarmthOfGuestHot = 1;
+
     private readonly PageBitmap? _pinned;
+    private readonly long _words;
     private volatile EvictionPolicy _policy;
     private long _pinnedPages = -1;
-    private byte* _heat;
-    private byte* _returns;
-    private byte* _epochOfEviction;
-    private byte _epoch = 1;
-    private long _evictedInEpoch;
+    private byte* _pairs;
+    private int _period = 1;
+    private long _leftInPeriod;
+    private ulong _random = 0x9E3779B97F4A7C15;
 
     /// <param name="pageCount">Pages of the VM.</param>
     /// <param name="pinned">Pages that stay; null for none. Kept, not owned; not changed any more once <see cref="Spares"/> was called.</param>
     public PageHeat(long pageCount, PageBitmap? pinned)
     {
         _pinned = pinned;
-        _heat = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
-        _returns = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
-        _epochOfEviction = (byte*)NativeMemory.AllocZeroed((nuint)pageCount);
+        _words = (pageCount + 15) / 16;
+        _pairs = (byte*)NativeMemory.AllocZeroed((nuint)_words, sizeof(ulong));
+        GuestHot = new(pageCount);
     }
+
+    /// <summary>Pages that the guest's kernel holds for hot, as of the last look at its lists; one thread may write it while others read.</summary>
+    public PageBitmap GuestHot { get; }
 
     /// <summary>Whether a page's heat counts: with <see cref="EvictionPolicy.OldestFirst"/> only pinned pages are spared.</summary>
     public EvictionPolicy Policy
@@ -53,10 +72,11 @@ internal sealed unsafe class PageHeat : IDisposable
         set => _policy = value;
     }
 
-    /// <summary>Whether <paramref name="page"/> is to stay for now. Each yes cools it.</summary>
+    /// <summary>Whether <paramref name="page"/> is to stay for now; no page for ever, unless it is pinned. The evictor's thread only.</summary>
     /// <param name="limitPages">What may be here.</param>
     public bool Spares(long page, long limitPages)
     {
+        int warmth = _policy == EvictionPolicy.OldestFirst ? 0 : Get(page) & WarmMask;
         if (_pinned is { } pinned && pinned[page])
         {
             if (_pinnedPages < 0)
@@ -68,52 +88,46 @@ internal sealed unsafe class PageHeat : IDisposable
             {
                 return true;
             }
-        }
 
-        byte heat = _heat[page];
-        if (heat == 0 || _policy == EvictionPolicy.OldestFirst)
+            warmth = Math.Max(warmth, WarmthOfPinned);
+        }
+        else if (warmth < WarmthOfGuestHot && _policy != EvictionPolicy.OldestFirst && GuestHot[page])
         {
-            return false;
+            warmth = WarmthOfGuestHot;
         }
 
-        _heat[page] = (byte)(heat - 1);
-        return true;
+        return warmth > 0 && (Random() & ((1u << (ChanceBits * warmth)) - 1)) != 0;
     }
 
     /// <summary>The page has left. The evictor's thread only.</summary>
     public void Left(long page, long limitPages)
     {
-        _epochOfEviction[page] = _epoch;
-        if (++_evictedInEpoch >= Math.Max(1, limitPages / EpochsPerTurn))
+        Set(page, (Get(page) & WarmMask) | _period << PeriodShift);
+        if (++_leftInPeriod >= Math.Max(1, limitPages / Periods))
         {
-            _evictedInEpoch = 0;
-            // 0 means never.
-            _epoch = _epoch == byte.MaxValue ? (byte)1 : (byte)(_epoch + 1);
+            _leftInPeriod = 0;
+            _period = _period == Periods ? 1 : _period + 1;
+            ForgetPeriod(_period);
         }
     }
 
     /// <summary>The page was wanted and has come back.</summary>
     public void CameBack(long page)
     {
-        byte left = _epochOfEviction[page];
-        int ago = _epoch - left;
-        if (ago < 0)
+        int was = Get(page);
+        int warmth = was & WarmMask;
+        if (was >> PeriodShift != 0)
         {
-            ago += byte.MaxValue;
+            Warm(page, warmth);
         }
-
-        if (left != 0 && ago < EpochsPerTurn)
+        else if (warmth > 0)
         {
-            Warm(page);
-        }
-        else if (_returns[page] > 0)
-        {
-            _returns[page]--;
+            Set(page, warmth - 1);
         }
     }
 
     /// <summary>The page was wanted while it was leaving.</summary>
-    public void TakenBack(long page) => Warm(page);
+    public void TakenBack(long page) => Warm(page, Get(page) & WarmMask);
 
     /// <summary>Sets the pages of which it is known that the guest wants them often. Any thread.</summary>
     public void AddHotTo(PageBitmap into)
@@ -123,29 +137,64 @@ internal sealed unsafe class PageHeat : IDisposable
             into.Or(pinned);
         }
 
-        for (long page = 0; page < into.PageCount; page++)
+        into.Or(GuestHot);
+        for (long word = 0; word < _words; word++)
         {
-            if (_returns[page] != 0)
+            if ((((ulong*)_pairs)[word] & ~PeriodsOfWord) == 0)
             {
-                into[page] = true;
+                continue;
+            }
+
+            for (long page = word * 16; page < Math.Min((word + 1) * 16, into.PageCount); page++)
+            {
+                if ((Get(page) & WarmMask) != 0)
+                {
+                    into[page] = true;
+                }
             }
         }
     }
 
     public void Dispose()
     {
-        NativeMemory.Free(_heat);
-        NativeMemory.Free(_returns);
-        NativeMemory.Free(_epochOfEviction);
-        _heat = null;
-        _returns = null;
-        _epochOfEviction = null;
+        NativeMemory.Free(_pairs);
+        _pairs = null;
+        GuestHot.Dispose();
     }
 
-    private void Warm(long page)
+    private void Warm(long page, int warmth) => Set(page, Math.Min(warmth + 1, MostWarm));
+
+    private int Get(long page) => _pairs[page >> 1] >> (int)((page & 1) * 4) & 0xf;
+
+    private void Set(long page, int value)
     {
-        int returns = Math.Min(_returns[page] + 1, MostReturns);
-        _returns[page] = (byte)returns;
-        _heat[page] = (byte)(FirstHeat << (returns - 1));
+        ref byte pair = ref _pairs[page >> 1];
+        int shift = (int)((page & 1) * 4);
+        pair = (byte)((pair & ~(0xf << shift)) | value << shift);
+    }
+
+    /// <summary>What left when this number was last in use left too long ago to count.</summary>
+    private void ForgetPeriod(int period)
+    {
+        ulong pattern = (ulong)period * LowBitsOfWord;
+        ulong* words = (ulong*)_pairs;
+        for (long i = 0; i < _words; i++)
+        {
+            ulong word = words[i];
+            ulong differs = (word ^ pattern) & PeriodsOfWord;
+            ulong same = ~(differs | differs >> 1) & LowBitsOfWord;
+            if (same != 0)
+            {
+                words[i] = word & ~(same | same << 1);
+            }
+        }
+    }
+
+    private uint Random()
+    {
+        _random ^= _random << 13;
+        _random ^= _random >> 7;
+        _random ^= _random << 17;
+        return (uint)(_random >> 32);
     }
 }

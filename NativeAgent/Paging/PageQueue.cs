@@ -8,17 +8,22 @@ namespace FCtrans.Agent.Paging;
 /// </summary>
 internal sealed unsafe class PageQueue : IDisposable
 {
+    private const long LeastCapacity = 4096;
+
     private readonly Lock _lock = new();
     private readonly AtomicPageBits _queued;
     private uint* _ring;
-    private long _capacity = 4096;
+    private long _capacity;
     private long _head;
     private long _count;
 
-    public PageQueue(long pageCount)
+    /// <param name="pageCount">Pages of the VM.</param>
+    /// <param name="expected">Pages that are to be here at most: room for so many is there from the beginning, and no more until there are more.</param>
+    public PageQueue(long pageCount, long expected = 0)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(pageCount, uint.MaxValue);
         _queued = new(pageCount);
+        _capacity = Math.Max(LeastCapacity, Math.Min(expected, pageCount));
         _ring = (uint*)NativeMemory.Alloc((nuint)_capacity, sizeof(uint));
     }
 
@@ -40,7 +45,8 @@ internal sealed unsafe class PageQueue : IDisposable
                 Grow();
             }
 
-            _ring[(_head + _count) & (_capacity - 1)] = (uint)page;
+            long at = _head + _count;
+            _ring[at >= _capacity ? at - _capacity : at] = (uint)page;
             _count++;
         }
     }
@@ -57,7 +63,7 @@ internal sealed unsafe class PageQueue : IDisposable
             }
 
             page = _ring[_head];
-            _head = (_head + 1) & (_capacity - 1);
+            _head = _head + 1 == _capacity ? 0 : _head + 1;
             _count--;
             _queued.TryClear(page);
             return true;
@@ -71,17 +77,15 @@ internal sealed unsafe class PageQueue : IDisposable
         _queued.Dispose();
     }
 
+    /// <summary>By an eighth: where it is large, its memory is moved, not copied, and little of it stays unused.</summary>
     private void Grow()
     {
-        uint* bigger = (uint*)NativeMemory.Alloc((nuint)_capacity * 2, sizeof(uint));
-        for (long i = 0; i < _count; i++)
-        {
-            bigger[i] = _ring[(_head + i) & (_capacity - 1)];
-        }
-
-        NativeMemory.Free(_ring);
-        _ring = bigger;
-        _head = 0;
-        _capacity *= 2;
+        long more = Math.Max(LeastCapacity, _capacity / 8);
+        _ring = (uint*)NativeMemory.Realloc(_ring, (nuint)((_capacity + more) * sizeof(uint)));
+        // It is full: what lies before the end of the old ring comes to lie before the end of the new one.
+        long tail = _capacity - _head;
+        Buffer.MemoryCopy(_ring + _head, _ring + _head + more, tail * sizeof(uint), tail * sizeof(uint));
+        _head += more;
+        _capacity += more;
     }
 }

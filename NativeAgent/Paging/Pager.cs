@@ -181,6 +181,9 @@ internal sealed class Pager : IDisposable
         return watch;
     }
 
+    /// <summary>Takes what the guest's kernel knows of its pages to where victims are chosen. Open it once; dispose it before this.</summary>
+    public GuestHeat OpenGuestHeat() => new(_core);
+
     /// <summary>As <see cref="PageTable.CopyUnused"/>.</summary>
     public void CopyUnused(PageBitmap into) => _core.Table.CopyUnused(into);
 

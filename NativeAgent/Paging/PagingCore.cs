@@ -21,7 +21,7 @@ internal sealed class PagingCore : IDisposable
         Table = options.Table;
         _stores = [.. options.Stores];
         TrackUnused = options.TrackUnused;
-        Queue = new(Table.PageCount);
+        Queue = new(Table.PageCount, options.LimitPages + (options.LimitPages / 32));
         WriteWanted = new(Table.PageCount);
         Heat = new(Table.PageCount, options.Pinned) { Policy = options.Policy };
         SeenFree = new(Table.PageCount);

@@ -39,6 +39,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private readonly Pager _pager;
     private readonly PagingReclaimTarget _target;
     private readonly WriteWatch _watch;
+    private readonly GuestHeat _guestHeat;
     private readonly CancellationTokenSource _stop = new();
     private readonly PageBitmap _unused;
     private readonly PageBitmap _ballooned;
@@ -66,6 +67,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         _subHosts = subHosts;
         _target = pager.OpenReclaimTarget();
         _watch = pager.OpenWriteWatch();
+        _guestHeat = pager.OpenGuestHeat();
         _unused = new(pager.PageCount);
         _ballooned = new(pager.PageCount);
         _absent = new(pager.PageCount);
@@ -109,7 +111,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         lock (_gate)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
-            var head = new MemoryMapHead { Hot = "came back soon after it had left, or is the guest kernel's" };
+            var head = new MemoryMapHead { Hot = "came back soon after it had left, is active or referenced on the LRU lists of the guest's kernel, or is that kernel's own" };
             var subHosts = SubHosts;
             head.Hosts.AddRange(subHosts);
             foreach (var block in _ram!.Blocks)
@@ -167,6 +169,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
             _pagesBesides?.Dispose();
             _ram?.Dispose();
             _target.Dispose();
+            _guestHeat.Dispose();
             _unused.Dispose();
             _ballooned.Dispose();
             _absent.Dispose();
@@ -215,6 +218,11 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         _pagesBesides?.Dispose();
         _pagesBesides = null;
         _target.Saw(_reclaim.SeenFree);
+        if (_pages.Kernel is { } kernel)
+        {
+            _guestHeat.Look(kernel, _ram!);
+        }
+
         Volatile.Write(ref _freedPages, _freedPages + figures.FreedPages);
         Volatile.Write(ref _turns, _turns + (limits.WhatIf ? 0 : 1));
         return (figures, _reclaim.Seen!);

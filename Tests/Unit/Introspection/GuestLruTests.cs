@@ -38,6 +38,11 @@ public sealed class GuestLruTests
         ulong[] frames = [700, High + 1, High + 4, High + 8, High + 9, High + 10, High + 11];
         Assert.All(frames, frame => Assert.True(hot[guest.PageOf(frame)], $"{frame:x}"));
         Assert.Equal(frames.Length, hot.Count());
+        // Of a part only.
+        hot.Clear();
+        lru.AddHot(guest.Ram, new(guest.PageOf(High + 4), 6), unused, hot);
+        Assert.Equal(3, hot.Count());
+        Assert.All((ulong[])[High + 4, High + 8, High + 9], frame => Assert.True(hot[guest.PageOf(frame)], $"{frame:x}"));
     }
 
     [Fact]
