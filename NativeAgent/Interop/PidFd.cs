@@ -81,7 +81,20 @@ internal sealed unsafe class PidFd : IDisposable
         }
     }
 
-    /// <summary>As <see cref="WaitExit"/>, for a time much shorter than a millisecond: under a second.</summary>
+    /// <summary>Waits until the process has ended (true), or <paramref name="attention"/> is signalled or the time is over (false).</summary>
+    /// <param name="attention">Its signal is not taken.</param>
+    /// <param name="timeout">May be infinite.</param>
+    public bool WaitExit(EventFd attention, TimeSpan timeout)
+    {
+        var descriptors = stackalloc PollDescriptor[2];
+        descriptors[0] = new() { Fd = _fd, Events = PollDescriptor.In };
+        descriptors[1] = new() { Fd = attention.Descriptor, Events = PollDescriptor.In };
+        // A signal that interrupts it looks like the end of the time, and the caller waits again.
+        _ = Libc.Poll(descriptors, 2, (int)timeout.TotalMilliseconds);
+        return HasExited;
+    }
+
+    /// <summary>As <see cref="WaitExit(TimeSpan)"/>, for a time much shorter than a millisecond: under a second.</summary>
     public bool WaitExitBriefly(int microseconds)
     {
         var descriptor = new PollDescriptor { Fd = _fd, Events = PollDescriptor.In };

@@ -220,8 +220,8 @@ internal sealed class DestinationVm : IDisposable
         _monitor = null;
     }
 
-    /// <summary>Waits for the VM's end.</summary>
-    public bool WaitExit(TimeSpan timeout) => _process.WaitExit(timeout);
+    /// <summary>Waits until QEMU has ended (true), or somebody signals <paramref name="attention"/> or the time is over (false).</summary>
+    public bool WaitExit(EventFd attention, TimeSpan timeout) => _process.WaitExit(attention, timeout);
 
     /// <summary>Ends a VM that never ran here; <see cref="Remove"/> clears away what it leaves.</summary>
     public void Kill()

@@ -34,6 +34,9 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private readonly WorkerCertificate _certificate;
     private readonly Lock _stepGate = new();
     private readonly ManualResetEventSlim _giveUp = new();
+
+    /// <summary>Signalled when there is something for <see cref="Run"/> to look at.</summary>
+    private readonly EventFd _attention = new();
     private readonly int _restarts;
     private readonly PagingChoices _choices;
     private readonly SubHostRoster _roster;
@@ -83,8 +86,10 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             ready(listener.Port);
         }
 
-        while (!_vm!.WaitExit(s_exitPoll))
+        using var stopping = stop.Register(_attention.Signal);
+        while (!_vm!.WaitExit(_attention, IsSettled ? Timeout.InfiniteTimeSpan : s_exitPoll))
         {
+            _attention.Drain();
             GiveUpWithoutSource();
             if (_giveUp.IsSet)
             {
@@ -229,6 +234,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
             _roster.Remove(pager, host, lost);
         }
+
+        _attention.Signal();
     }
 
     public void LeftAtSource(IPAddress address, int port)
@@ -318,7 +325,11 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _vm?.Dispose();
         _certificate.Dispose();
         _giveUp.Dispose();
+        _attention.Dispose();
     }
+
+    /// <summary>The VM runs here for good and nobody is about to leave: there is nothing to look at until somebody says so.</summary>
+    private bool IsSettled => _state == "paging" && _pager is { } pager && !_roster.AnyLeaving(pager);
 
     private long PageCount => _spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
 
@@ -591,6 +602,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     {
         _givenUpBecause ??= reason;
         _giveUp.Set();
+        _attention.Signal();
     }
 
     /// <summary>Nothing of the VM stays on this host, and the sub-hosts may forget theirs.</summary>

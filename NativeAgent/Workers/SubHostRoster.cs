@@ -151,6 +151,9 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
         }
     }
 
+    /// <summary>Some are being emptied: <see cref="Dismiss"/> is to be called again.</summary>
+    public bool AnyLeaving(Pager pager) => Indices().Any(sub => pager.FateOf(sub) == StoreFate.Leaves);
+
     private static string Marker(int sub, string what) => $"sub-{sub}-{what}";
 
     /// <summary>The one of this name that has not left and is not lost: a host may have been a sub-host before. -1: there is none.</summary>
