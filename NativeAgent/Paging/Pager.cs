@@ -184,6 +184,9 @@ internal sealed class Pager : IDisposable
     /// <summary>Takes what the guest's kernel knows of its pages to where victims are chosen. Open it once; dispose it before this.</summary>
     public GuestHeat OpenGuestHeat() => new(_core);
 
+    /// <inheritdoc cref="PagingCore.SeenFree"/>
+    public PageBitmap SeenFree => _core.SeenFree;
+
     /// <summary>As <see cref="PageTable.CopyUnused"/>.</summary>
     public void CopyUnused(PageBitmap into) => _core.Table.CopyUnused(into);
 

@@ -42,19 +42,6 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     /// <summary>No more waiting for sub-hosts that are away. From any thread.</summary>
     public void Stop() => _stop = true;
 
-    /// <summary>Tells what the guest had free at the last look; null: that is not known.</summary>
-    public void Saw(PageBitmap? free)
-    {
-        if (free is null)
-        {
-            _core.SeenFree.Clear();
-        }
-        else
-        {
-            _core.SeenFree.CopyFrom(free);
-        }
-    }
-
     public long Count(PageRange block)
     {
         long count = 0;

@@ -18,6 +18,7 @@ internal sealed class VmReclaim : IDisposable
     private readonly HostReclaimTarget? _host;
     private readonly PageBitmap _unused;
     private readonly PageBitmap _freeBefore;
+    private readonly PageBitmap? _owned;
     private bool _looked;
     private bool _leftSome = true;
     private int _turns;
@@ -26,13 +27,18 @@ internal sealed class VmReclaim : IDisposable
     /// <param name="pages">Its unused pages.</param>
     /// <param name="target">Where they are dropped.</param>
     /// <param name="check">Asks the monitor that <paramref name="pages"/> asks.</param>
-    public VmReclaim(GuestRam ram, UnusedPages pages, IReclaimTarget target, ProcessorCheck check)
+    /// <param name="seenFree">
+    /// Has, after each turn, the pages that the guest did not use then; none when that could not be told. For others to read. Null: nobody
+    /// asks.
+    /// </param>
+    public VmReclaim(GuestRam ram, UnusedPages pages, IReclaimTarget target, ProcessorCheck check, PageBitmap? seenFree = null)
     {
         _pages = pages;
         _host = target as HostReclaimTarget;
         _reclaimer = new(ram, target, check);
         _unused = new(ram.PageCount);
-        _freeBefore = new(ram.PageCount);
+        _owned = seenFree is null ? new(ram.PageCount) : null;
+        _freeBefore = seenFree ?? _owned!;
     }
 
     /// <inheritdoc cref="Reclaimer.Resting"/>
@@ -45,9 +51,6 @@ internal sealed class VmReclaim : IDisposable
 
     /// <summary>What the last turn saw.</summary>
     public UnusedFigures? Seen { get; private set; }
-
-    /// <summary>The pages that the guest did not use at the last turn; null when that could not be told.</summary>
-    public PageBitmap? SeenFree => _looked ? _freeBefore : null;
 
     /// <summary>Looks for free memory and gives it back.</summary>
     /// <param name="limits">How much and how fast.</param>
@@ -69,6 +72,7 @@ internal sealed class VmReclaim : IDisposable
         if (Seen!.Method != UnusedFigures.Buddy || _pages.Kernel is not { } kernel || Seen.FindMilliseconds != 0)
         {
             _looked = false;
+            _freeBefore.Clear();
             return default;
         }
 
@@ -99,6 +103,6 @@ internal sealed class VmReclaim : IDisposable
     public void Dispose()
     {
         _unused.Dispose();
-        _freeBefore.Dispose();
+        _owned?.Dispose();
     }
 }

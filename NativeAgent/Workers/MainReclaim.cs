@@ -217,7 +217,6 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         var figures = _reclaim!.Turn(limits, settledOnly, stop);
         _pagesBesides?.Dispose();
         _pagesBesides = null;
-        _target.Saw(_reclaim.SeenFree);
         if (_pages.Kernel is { } kernel)
         {
             _guestHeat.Look(kernel, _ram!);
@@ -248,7 +247,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
                     _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
                     _pages.Watch = _watch;
                     _check ??= new ProcessorCheck(Ask);
-                    _reclaim = new(_ram, _pages, _target, _check) { Resting = Rest };
+                    _reclaim = new(_ram, _pages, _target, _check, _pager.SeenFree) { Resting = Rest };
                 }
 
                 return work();
