@@ -88,12 +88,18 @@ static uint64_t mix(uint64_t x) { // splitmix64's finalizer
     return x ^ (x >> 31);
 }
 
+// No two steps between words are alike: what a guest's pages hold is no arithmetic series either, and whoever sends one in short gains nothing here.
+static uint64_t word_of(uint64_t seed, unsigned i) {
+    uint64_t x = seed + i * 0x9e3779b97f4a7c15u;
+    return x ^ (x >> 29);
+}
+
 // Words 0 and 1 say in clear which page and generation this is, so that a report can tell what was found instead.
 static void fill_page(uint64_t *words, uint64_t page, uint32_t generation) {
     uint64_t seed = mix(page ^ mix(generation));
     words[0] = page;
     words[1] = generation;
-    for (unsigned i = 2; i < WORDS; i++) words[i] = seed + i * 0x9e3779b97f4a7c15u;
+    for (unsigned i = 2; i < WORDS; i++) words[i] = word_of(seed, i);
 }
 
 static int first_mismatch(const uint64_t *words, uint64_t page, uint32_t generation) {
@@ -101,7 +107,7 @@ static int first_mismatch(const uint64_t *words, uint64_t page, uint32_t generat
     if (words[0] != page) return 0;
     if (words[1] != generation) return 1;
     for (unsigned i = 2; i < WORDS; i++)
-        if (words[i] != seed + i * 0x9e3779b97f4a7c15u) return (int)i;
+        if (words[i] != word_of(seed, i)) return (int)i;
     return -1;
 }
 

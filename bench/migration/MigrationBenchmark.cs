@@ -204,7 +204,7 @@ internal static class MigrationBenchmark
             // Once it has looked for what the guest does not use.
             Thread.Sleep(TimeSpan.FromSeconds(10));
             memoryOfMain.Add(double.Parse(
-                hosts["b"].Exec("awk '/^RssAnon/ { print $2 / 1024 }' /proc/$(cat /run/fctrans/*/main/worker.pid)/status"), CultureInfo.InvariantCulture));
+                hosts["b"].Exec("awk '/^RssAnon/ { print $2 / 1024 }' /proc/$(cat /run/fctrans/*/main/worker.pid)/status").Output, CultureInfo.InvariantCulture));
             times.Add((((double)mebibytes) * (1 << 20) * 8 / bitsPerSecond) / sample.Seconds);
             guest.Stop();
             return 0;
