@@ -139,11 +139,17 @@ internal sealed class PageCopies : IDisposable
     /// <summary>Whether there is a store that pages of this place can be copied from, and one that they can be copied to.</summary>
     public bool CanFill(int place)
     {
+        // Before all else: a number without pages stands for no store, perhaps.
+        if (_core.Table.RemoteAt(place) == 0 || !IsShort(place))
+        {
+            return false;
+        }
+
         int first = Places.First(place);
         int second = Places.Second(place);
         bool mayBothComeBack = MayComeBack(first) && MayComeBack(second);
         bool answers = Rank(first) >= CanAnswer || (second >= 0 && Rank(second) >= CanAnswer);
-        if (_core.Table.RemoteAt(place) == 0 || !IsShort(place) || mayBothComeBack || !answers)
+        if (mayBothComeBack || !answers)
         {
             return false;
         }

@@ -53,7 +53,7 @@ public sealed class PageHeatTests
             for (long page = 0; page < 2 * Limit; page++)
             {
                 heat.Left(page, Limit);
-                heat.CameBack((page + Limit + 20) % (2 * Limit));
+                heat.CameBack((page + 20) % (2 * Limit));
             }
 
             heat.CameBack(5000);
