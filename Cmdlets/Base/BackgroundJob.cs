@@ -106,7 +106,7 @@ public abstract class BackgroundJob : Job
         }
         catch (Exception e)
         {
-            Add(() => Error.Add(new ErrorRecord(e, nameof(Failure.UnexpectedFailure), ErrorCategory.NotSpecified, Target)));
+            Add(() => Error.Add(Errors.Record(Failure.UnexpectedFailure(Location, e), Target)));
             state = JobState.Failed;
         }
 

@@ -205,6 +205,13 @@ public sealed class SplitMigrationRunnerTests : IAsyncLifetime
         Assert.Equal("SubHostsTooSmall", await Refused(request with { SubHosts = [] }));
         Assert.Equal("MainMemoryInvalid", await Refused(request with { MainMemoryBytes = _ => 4096 }));
 
+        // Over a ProxyCommand the host does not learn under which address it was reached.
+        _hosts[3].Write("host.json", new HostInfo { HostName = _hosts[3].Name, AgentVersion = "0.0.1", RamDirectoryFreeBytes = 8 * Gib });
+        using (KvmHostConnection unknown = await _hosts[3].ConnectAsync())
+        {
+            Assert.Equal("DataAddressUnknown", await Refused(request with { SubHosts = [_connections[2], unknown] }));
+        }
+
         VmInfo vm = NewVm();
         vm.CanSplit = false;
         vm.Obstacles.Add(new VmObstacle { Code = "PrivateMemory", Reason = "Its memory is private.", Remedy = "Add share=on." });

@@ -83,6 +83,20 @@ public sealed class SubHostAdditionTests : IAsyncLifetime
         Assert.DoesNotContain("RemoveWorker Sub", New.Calls);
     }
 
+    /// <summary>The call was cut off, and the main host does not say any more: it may use the new one, which therefore stays.</summary>
+    [Fact]
+    public async Task A_worker_that_may_be_in_use_is_left_where_it_is()
+    {
+        Main.Fail("AddSubHost", "Unavailable the worker does not answer");
+        Task<(WorkerStatus, Peer)> adding = AddAsync(TimeSpan.FromSeconds(5));
+        SpinWait.SpinUntil(() => Main.Calls.Contains("AddSubHost"), TimeSpan.FromSeconds(30));
+        Main.Fail("GetStatus", "Unavailable the worker does not answer");
+        FCtransException e = await Assert.ThrowsAsync<FCtransException>(() => adding);
+        Assert.Equal("SubHostOutcomeUnknown", e.ErrorId);
+        Assert.Single(New.Workers);
+        Assert.DoesNotContain("RemoveWorker Sub", New.Calls);
+    }
+
     private Task<(WorkerStatus, Peer)> AddAsync() => AddAsync(TimeSpan.FromSeconds(1));
 
     private Task<(WorkerStatus, Peer)> AddAsync(TimeSpan patience)

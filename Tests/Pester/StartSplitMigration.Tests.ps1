@@ -89,8 +89,8 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             Wait-Copying
             { Start-SplitMigration @target } | Should -Throw -ErrorId 'VmCannotBeSplit,*'
             { Stop-SplitMigration -SplitId ('0' * 32) -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
-            ({ Wait-SplitMigration vm1 -Timeout '00:00:00.1' -ErrorAction Stop } | Should -Throw -PassThru).CategoryInfo.Category | Should -Be 'OperationTimeout'
-            { Wait-SplitMigration vm1 -Timeout '00:00:00.1' -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotEnded,*' -ExpectedMessage '*goes on*'
+            $failure = { Wait-SplitMigration vm1 -Timeout '00:00:00.1' -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotEnded,*' -ExpectedMessage '*goes on*' -PassThru
+            "$($failure.CategoryInfo.Category) $($failure.TargetObject)" | Should -Be 'OperationTimeout vm1'
             Stop-SplitMigration v* -WhatIf
             "$($job.State)" | Should -Be 'Running'
             (Stop-SplitMigration v* -PassThru).State | Should -Be 'Aborted'
@@ -104,6 +104,32 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             Remove-Job $job -Force
         }
 
+        Assert-GivenUp
+    }
+
+    It 'is still to be seen when it was given up and nobody has looked after it, and can not be given up twice' {
+        $lab = $setup.Lab
+        $script = "Import-Module '$root/out/FCtrans/FCtrans.psd1'; " +
+            "`$s, `$m, `$a = '$($setup.Host.source.Address)', '$($setup.Host.main.Address)', '$($setup.Host.sub.Address)' | " +
+            "ForEach-Object { Connect-KvmHost -HostName `$_ -KeyFile '$($lab.KeyPath)' -KnownHostsFile '$($lab.KnownHostsPath)' }; " +
+            'Start-SplitMigration vm1 -MainHost $m -SubHost $a -MainMemory 25% -BandwidthLimitBytesPerSecond 1MB'
+        $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
+        foreach ($argument in '-NoProfile', '-NonInteractive', '-Command', $script) { $start.ArgumentList.Add($argument) }
+        $start.RedirectStandardOutput = $true
+        $powershell = [Diagnostics.Process]::Start($start)
+        try {
+            Wait-Copying
+        }
+        finally {
+            $powershell.Kill()
+            $powershell.WaitForExit()
+        }
+
+        $stopped = Get-SplitMigration | Where-Object State -EQ 'PreCopy' | Stop-SplitMigration -PassThru
+        $stopped.State | Should -Be 'Aborted'
+        $failure = { Stop-SplitMigration -SplitId $stopped.SplitId -ErrorAction Stop } | Should -Throw -PassThru
+        "$($failure.FullyQualifiedErrorId -replace ',.*') $($failure.CategoryInfo.Category) $($failure.TargetObject)" |
+            Should -Be "MigrationEnded InvalidOperation $($stopped.SplitId)"
         Assert-GivenUp
     }
 

@@ -93,8 +93,9 @@ Describe 'Connect-KvmHost' {
     It 'says that a key is none, or is not there' {
         { Connect-KvmHost $one.Address -KeyFile $lab.KnownHostsPath -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
             Should -Throw -ErrorId 'KeyFileUnusable,*'
-        { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile /proc/nowhere/known_hosts -AcceptHostKey -ErrorAction Stop } |
-            Should -Throw -ErrorId 'KnownHostsUnusable,*'
+        $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile /proc/nowhere/known_hosts -AcceptHostKey -ErrorAction Stop } |
+            Should -Throw -ErrorId 'KnownHostsUnusable,*' -PassThru
+        "$($failure.CategoryInfo.Category) $($failure.TargetObject)" | Should -Be "InvalidArgument $($one.Address)"
         { Connect-KvmHost $one.Address -KeyFile /nowhere -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
             Should -Throw -ErrorId 'KeyFileUnusable,*'
     }

@@ -60,6 +60,40 @@ catch { "caught $($_.FullyQualifiedErrorId) $($_.CategoryInfo.Category) $($_.Tar
     }
 }
 
+Describe '-Confirm' {
+    BeforeAll {
+        $null = Get-StandingSplit
+        $null = Connect-StandingHost source, main, sub, sub2, one, tiny
+    }
+
+    It 'asks before <Name> changes anything, and where nobody can be asked nothing is changed' -ForEach @(
+        @{ Name = 'Add-VmSubHost'; Parameter = @{ VM = 'paged'; SubHost = 'one' } }
+        @{ Name = 'Connect-KvmHost'; Parameter = @{ HostName = '192.0.2.1' } }
+        @{ Name = 'Disconnect-KvmHost'; Parameter = @{ KvmHost = 'one' } }
+        @{ Name = 'Export-SplitMigrationReport'; Parameter = @{ VM = 'paged'; Path = '/nowhere/report.html' } }
+        @{ Name = 'Optimize-VmMemory'; Parameter = @{ VM = 'shared' } }
+        @{ Name = 'Remove-VmSubHost'; Parameter = @{ VM = 'paged'; SubHost = 'sub' } }
+        @{ Name = 'Set-VmRemotePaging'; Parameter = @{ VM = 'paged'; MainMemory = '40MB' } }
+        @{ Name = 'Start-SplitMigration'; Parameter = @{ VM = 'shared'; MainHost = 'one'; SubHost = 'tiny'; MainMemory = '90%' } }
+        @{ Name = 'Uninstall-KvmHostAgent'; Parameter = @{ KvmHost = 'one' } }
+    ) {
+        $before = (Get-VmRemotePaging paged).LimitBytes
+        $started = Start-Cmdlet $Name ($Parameter + @{ Confirm = $true })
+        try {
+            Wait-Until { "$($started.Shell.InvocationStateInfo.State)" -ne 'Running' } "$Name has ended"
+            # No host program that could ask: PowerShell says so, in its own words.
+            "$($started.Shell.InvocationStateInfo.State)" | Should -Be 'Failed'
+            "$($started.Shell.InvocationStateInfo.Reason)" | Should -Match 'prompt|interact'
+        }
+        finally { $started.Shell.Dispose() }
+        $paging = Get-VmRemotePaging paged
+        "$($paging.LimitBytes) $($paging.SubHostStates[0])" | Should -Be "$before serving"
+        (Get-KvmHost one).IsConnected | Should -BeTrue
+        (Get-KvmVm shared).State | Should -Be 'running'
+        @(Get-SplitMigration).VM | Should -Be 'paged'
+    }
+}
+
 Describe '-Verbose and -Debug' {
     It 'say what was asked of which host, and how long it took' {
         $said = @(Get-KvmVm shared -Verbose 4>&1 | Where-Object { $_ -is [Management.Automation.VerboseRecord] }) -join "`n"

@@ -43,6 +43,10 @@ Describe 'Test-KvmHost' {
     It 'finds an address that the host does not have' {
         $null = Connect-KvmHost $two.Address @ours -Name second -DataAddress 198.18.7.7
         (Test-KvmHost second | Where-Object Check -EQ 'data-address').Result | Should -Be 'Failed'
+        # DataPortRefused, as a check: the others can't reach what is not there.
+        $reachable = Test-KvmHost first, second | Where-Object { $_.Check -eq 'reachable' -and $_.HostName -eq 'second' }
+        "$($reachable.Result): $($reachable.Detail)" | Should -BeLike "Failed: 'second' can't open a port*"
+        $reachable.Remedy | Should -BeLike '*-DataAddress*'
     }
 
     It 'finds whether several hosts reach each other, and which does not' {
