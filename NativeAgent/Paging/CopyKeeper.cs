@@ -20,7 +20,9 @@ namespace FCtrans.Agent.Paging;
 internal sealed unsafe class CopyKeeper : IDisposable
 {
     private const int BatchPages = 64;
-    private const int StaleRuns = 64;
+    /// <summary>Pages looked through for those of a batch.</summary>
+    private const long WindowPages = 1 << 14;
+
     private const long ScanPages = 1 << 18;
     private const int IdleMilliseconds = 1000;
     private const int BlockedMilliseconds = 200;
@@ -41,7 +43,9 @@ internal sealed unsafe class CopyKeeper : IDisposable
     private readonly byte[] _answer = GC.AllocateArray<byte>(BatchPages * (PageIndex.PageSize + 1), pinned: true);
     private readonly byte* _content = (byte*)NativeMemory.AlignedAlloc(BatchPages * PageIndex.PageSize, PageIndex.PageSize);
     private readonly bool[] _fillable = new bool[PageEntry.MaxSubs];
-    private readonly PageRange[] _runs = new PageRange[StaleRuns];
+    private readonly PageRange[] _runs = new PageRange[BatchPages];
+    private readonly bool[] _present = new bool[BatchPages];
+    private int _runCount;
     private FrameConnection? _connection;
     private RemoteStore? _connectedTo;
     private uint _sequence;
@@ -57,6 +61,9 @@ internal sealed unsafe class CopyKeeper : IDisposable
 
     /// <summary>Copies made since it began.</summary>
     public long Made => Interlocked.Read(ref _made);
+
+    /// <summary>What the batch under way is of.</summary>
+    private ReadOnlySpan<PageRange> Runs => _runs.AsSpan(0, _runCount);
 
     private bool Stopping => _stop.IsCancellationRequested || _core.Pages.Ended;
 
@@ -150,7 +157,7 @@ internal sealed unsafe class CopyKeeper : IDisposable
         lock (_core.EvictionGate)
         {
             int count = 0;
-            for (long from = 0; count < StaleRuns && _copies.Stale.Next(store.Index, from, FrameHeader.MaxPages, out var run); from = run.End)
+            for (long from = 0; count < BatchPages && _copies.Stale.Next(store.Index, from, FrameHeader.MaxPages, out var run); from = run.End)
             {
                 _runs[count++] = run;
             }
@@ -224,15 +231,8 @@ internal sealed unsafe class CopyKeeper : IDisposable
                     continue;
                 }
 
-                int count = 1;
-                while (count < BatchPages && page + count < _core.Table.PageCount && _core.Table[page + count] == entry
-                    && !_copies.Stale.Has(to, page + count))
-                {
-                    count++;
-                }
-
-                _hand = (page + count) % _core.Table.PageCount;
-                return Copy(new(page, count), entry, _core.Stores[from], to, place);
+                _hand = Gather(page, entry, to);
+                return Copy(entry, _core.Stores[from], to, place);
             }
         }
 
@@ -240,11 +240,47 @@ internal sealed unsafe class CopyKeeper : IDisposable
         return any && _core.Table.PageCount > ScanPages;
     }
 
-    private bool Copy(PageRange range, PageEntry entry, RemoteStore from, int to, int place)
+    /// <summary>The next pages that are as <paramref name="entry"/> says, wherever they lie: the guest's pages leave one by one. Returns the page after them.</summary>
+    private long Gather(long first, PageEntry entry, int to)
     {
-        if (!TryRead(range, from) || !_copies.Stale.TryNote(to, range))
+        _runCount = 0;
+        int count = 0;
+        long end = Math.Min(first + WindowPages, _core.Table.PageCount);
+        long page = first;
+        for (; page < end && count < BatchPages; page++)
+        {
+            if (_core.Table[page] != entry || _copies.Stale.Has(to, page))
+            {
+                continue;
+            }
+
+            count++;
+            if (_runCount > 0 && _runs[_runCount - 1] is var last && last.End == page)
+            {
+                _runs[_runCount - 1] = new(last.First, last.Count + 1);
+            }
+            else
+            {
+                _runs[_runCount++] = new(page, 1);
+            }
+        }
+
+        return page % _core.Table.PageCount;
+    }
+
+    private bool Copy(PageEntry entry, RemoteStore from, int to, int place)
+    {
+        if (!TryRead(from))
         {
             return false;
+        }
+
+        foreach (var range in Runs)
+        {
+            if (!_copies.Stale.TryNote(to, range))
+            {
+                return false;
+            }
         }
 
         FailurePoint.Reach("main.copies.noted");
@@ -257,24 +293,18 @@ internal sealed unsafe class CopyKeeper : IDisposable
             }
 
             byte* content = _content;
-            for (long page = range.First; page < range.End;)
+            int index = 0;
+            foreach (var range in Runs)
             {
-                // Those that the store did not have are not sent.
-                bool there = _answer[page - range.First] == 1;
-                long end = page + 1;
-                while (end < range.End && (_answer[end - range.First] == 1) == there)
+                for (long page = range.First; page < range.End; page++, index++)
                 {
-                    end++;
+                    // Those that the store did not have are not sent.
+                    if (_present[index])
+                    {
+                        store.Bulk.Put(new(page, 1), content);
+                        content += PageIndex.PageSize;
+                    }
                 }
-
-                var run = new PageRange(page, end - page);
-                if (there)
-                {
-                    store.Bulk.Put(run, content);
-                    content += run.Bytes;
-                }
-
-                page = end;
             }
 
             store.Bulk.Close();
@@ -286,13 +316,17 @@ internal sealed unsafe class CopyKeeper : IDisposable
 
         FailurePoint.Reach("main.copies.sent");
         bool any = false;
-        for (long page = range.First; page < range.End; page++)
+        int at = 0;
+        foreach (var range in Runs)
         {
-            var now = entry;
-            if (_answer[page - range.First] == 1 && _copies.TryRehome(page, ref now, place, gained: to))
+            for (long page = range.First; page < range.End; page++, at++)
             {
-                any = true;
-                Interlocked.Increment(ref _made);
+                var now = entry;
+                if (_present[at] && _copies.TryRehome(page, ref now, place, gained: to))
+                {
+                    any = true;
+                    Interlocked.Increment(ref _made);
+                }
             }
         }
 
@@ -300,41 +334,29 @@ internal sealed unsafe class CopyKeeper : IDisposable
         return any || _copies.Stale.Any(to);
     }
 
-    /// <summary>Reads pages from a store; which of them are there is in the answer's first bytes, their content one after the other.</summary>
-    private bool TryRead(PageRange range, RemoteStore store)
+    /// <summary>Reads the pages of <see cref="Runs"/> from a store: which of them are there, and their content one after the other.</summary>
+    private bool TryRead(RemoteStore store)
     {
         using var patience = new Timer(_ => Volatile.Read(ref _connection)?.Abort(), null, s_answer, Timeout.InfiniteTimeSpan);
         try
         {
-            if (_connection is null || _connectedTo != store)
+            var connection = Connect(store);
+            uint first = _sequence + 1;
+            foreach (var range in Runs)
             {
-                _connection?.Dispose();
-                Volatile.Write(ref _connection, null);
-                var options = store.Options;
-                Volatile.Write(ref _connection, PeerConnector.Connect(
-                    options.Address, options.Port, options.Thumbprint, options.Certificate,
-                    new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, options.Pages), s_connect,
-                    options.Certificate is not null, out _, _stop.Token));
-                _connectedTo = store;
+                connection.Send(FrameHeader.Of(FrameType.Get, range, ++_sequence));
             }
 
-            _connection!.Send(FrameHeader.Of(FrameType.Get, range, ++_sequence));
-            _connection.Flush();
-            if (!_connection.Read(out var frame, _answer))
+            connection.Flush();
+            int index = 0;
+            byte* content = _content;
+            foreach (var range in Runs)
             {
-                throw new IOException("The sub-host's worker closed the connection.");
+                content += ReadAnswer(connection, range, first++, _present.AsSpan(index, (int)range.Count), content);
+                index += (int)range.Count;
             }
 
-            int count = (int)range.Count;
-            int present = _answer.AsSpan(0, count).Count((byte)1);
-            if (frame.Type != FrameType.GetDone || frame.Range != range || frame.Sequence != _sequence
-                || _answer.AsSpan(0, count).IndexOfAnyExcept((byte)0, (byte)1) >= 0 || frame.PayloadBytes != count + (present * PageIndex.PageSize))
-            {
-                throw _connection.Refuse($"The answer for {frame.Range} is not what was asked for.");
-            }
-
-            _answer.AsSpan(count, present * PageIndex.PageSize).CopyTo(new Span<byte>(_content, present * PageIndex.PageSize));
-            return present > 0;
+            return content > _content;
         }
         catch (Exception e) when (e is IOException or OperationCanceledException)
         {
@@ -343,5 +365,48 @@ internal sealed unsafe class CopyKeeper : IDisposable
             Volatile.Write(ref _connection, null);
             return false;
         }
+    }
+
+    private FrameConnection Connect(RemoteStore store)
+    {
+        if (_connection is null || _connectedTo != store)
+        {
+            _connection?.Dispose();
+            Volatile.Write(ref _connection, null);
+            var options = store.Options;
+            Volatile.Write(ref _connection, PeerConnector.Connect(
+                options.Address, options.Port, options.Thumbprint, options.Certificate,
+                new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, options.Pages), s_connect,
+                options.Certificate is not null, out _, _stop.Token));
+            _connectedTo = store;
+        }
+
+        return _connection!;
+    }
+
+    /// <summary>The answer for one run, whose pages go to <paramref name="content"/>. Returns how many bytes they are.</summary>
+    private int ReadAnswer(FrameConnection connection, PageRange range, uint sequence, Span<bool> present, byte* content)
+    {
+        if (!connection.Read(out var frame, _answer))
+        {
+            throw new IOException("The sub-host's worker closed the connection.");
+        }
+
+        int count = (int)range.Count;
+        var flags = _answer.AsSpan(0, count);
+        int bytes = flags.Count((byte)1) * PageIndex.PageSize;
+        if (frame.Type != FrameType.GetDone || frame.Range != range || frame.Sequence != sequence
+            || flags.IndexOfAnyExcept((byte)0, (byte)1) >= 0 || frame.PayloadBytes != count + bytes)
+        {
+            throw connection.Refuse($"The answer for {frame.Range} is not what was asked for.");
+        }
+
+        for (int i = 0; i < count; i++)
+        {
+            present[i] = flags[i] == 1;
+        }
+
+        _answer.AsSpan(count, bytes).CopyTo(new Span<byte>(content, bytes));
+        return bytes;
     }
 }

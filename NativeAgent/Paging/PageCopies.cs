@@ -62,8 +62,17 @@ internal sealed class PageCopies : IDisposable
     }
 
     /// <summary>Whether a page that is clean may be dropped as what its stores have.</summary>
-    public bool MayDropTo(int place) => (_wanted == 1 && !Places.IsPair(place) && !IsSpare(Places.First(place)))
-        || IsKept(Places.First(place)) || IsKept(Places.Second(place));
+    public bool MayDropTo(int place)
+    {
+        int first = Places.First(place);
+        if (_wanted == 1 && !Places.IsPair(place))
+        {
+            return !IsSpare(first);
+        }
+
+        // Sent anew it is at two at once; dropped, it would be at one until somebody has made it another copy.
+        return (IsKept(first) || IsKept(Places.Second(place))) && !(IsShort(place) && HasRoomBesides(place));
+    }
 
     /// <summary>Nobody who is still there has it.</summary>
     public bool IsGone(int place) => IsGoneStore(Places.First(place)) && (Places.Second(place) < 0 || IsGoneStore(Places.Second(place)));
@@ -154,15 +163,7 @@ internal sealed class PageCopies : IDisposable
             return false;
         }
 
-        for (int store = 0; store < _core.Stores.Length; store++)
-        {
-            if (!Places.Contains(place, store) && HasRoom(store))
-            {
-                return true;
-            }
-        }
-
-        return false;
+        return HasRoomBesides(place);
     }
 
     /// <summary>A store of it has left, is about to, or does not answer, and two are wanted; or it has one only.</summary>
@@ -379,6 +380,19 @@ internal sealed class PageCopies : IDisposable
     public void Dispose() => Stale.Dispose();
 
     private static string SparePath(string directory, int store) => Path.Combine(directory, $"sub-{store}-spare");
+
+    private bool HasRoomBesides(int place)
+    {
+        for (int store = 0; store < _core.Stores.Length; store++)
+        {
+            if (!Places.Contains(place, store) && HasRoom(store))
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
 
     private bool IsAlone(int place, int store) => Places.Contains(place, store)
         && (Places.Other(place, store) is not (>= 0 and var other) || IsGoneStore(other) || IsSpare(other));

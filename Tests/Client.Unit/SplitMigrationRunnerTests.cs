@@ -203,14 +203,18 @@ public sealed class SplitMigrationRunnerTests : IAsyncLifetime
         Assert.Equal("HostNamedTwice", await Refused(request with { SubHosts = [_connections[1]] }));
         Assert.Equal("HostNamedTwice", await Refused(request with { SubHosts = [_connections[0]] }));
         Assert.Equal("SubHostsTooSmall", await Refused(request with { SubHosts = [] }));
+        Assert.Equal("CopiesImpossible", await Refused(request with { Copies = 2, SubHosts = [_connections[2]] }));
         Assert.Equal("MainMemoryInvalid", await Refused(request with { MainMemoryBytes = _ => 4096 }));
 
         // Over a ProxyCommand the host does not learn under which address it was reached.
+        string host = File.ReadAllText(_hosts[3].PathOf("host.json"));
         _hosts[3].Write("host.json", new HostInfo { HostName = _hosts[3].Name, AgentVersion = "0.0.1", RamDirectoryFreeBytes = 8 * Gib });
         using (KvmHostConnection unknown = await _hosts[3].ConnectAsync())
         {
             Assert.Equal("DataAddressUnknown", await Refused(request with { SubHosts = [_connections[2], unknown] }));
         }
+
+        File.WriteAllText(_hosts[3].PathOf("host.json"), host);
 
         VmInfo vm = NewVm();
         vm.CanSplit = false;
