@@ -66,8 +66,17 @@ internal sealed class PagerProcess : IDisposable
     {
         if (!_process.WaitForExit(TimeSpan.FromSeconds(60)))
         {
-            throw new TimeoutException("The pager's process has not ended within 60 s.");
+            throw new TimeoutException($"The pager's process has not ended within 60 s. {Describe()}");
         }
+    }
+
+    /// <summary>What it is about, for whoever wonders why it hangs.</summary>
+    private string Describe()
+    {
+        string states = string.Join(
+            ", ", Directory.GetDirectories($"/proc/{_process.Id}/task").Select(task => File.ReadAllText(Path.Combine(task, "stat")).Split(' ')[2]));
+        var figures = Task.Run(() => string.Join(' ', Figures()));
+        return $"Its threads: {states}. Its figures: {(figures.Wait(TimeSpan.FromSeconds(5)) ? figures.Result : "no answer")}.";
     }
 
     public void Dispose()
