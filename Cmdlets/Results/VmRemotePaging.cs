@@ -137,7 +137,7 @@ public sealed class VmRemotePaging
     /// <summary>Pages that left the main host without being sent, because the sub-host had the same content.</summary>
     public ulong CleanDrops { get; }
 
-    /// <summary>First touches of unused memory: answered with zeros at once, without the network.</summary>
+    /// <summary>Pages of unused memory that the guest took: zeros, given at its first touch or just before it, without the network.</summary>
     public ulong UnusedFaults { get; }
 
     /// <summary>Writes that met a page on its way out.</summary>

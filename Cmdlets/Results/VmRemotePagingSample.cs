@@ -49,7 +49,7 @@ public sealed class VmRemotePagingSample
     /// <summary>Pages pushed out a second.</summary>
     public double PageOutsPerSecond { get; }
 
-    /// <summary>First touches of unused memory a second.</summary>
+    /// <summary>Pages of unused memory that the guest took, a second.</summary>
     public double UnusedFaultsPerSecond { get; }
 
     /// <summary>Received from sub-hosts a second.</summary>

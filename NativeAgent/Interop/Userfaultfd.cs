@@ -227,18 +227,22 @@ internal sealed unsafe class Userfaultfd : IDisposable
     /// <summary>For <c>poll</c>: readable while there are faults.</summary>
     public int Descriptor => _fd;
 
-    /// <summary><c>poll(2)</c> without a time limit; when a signal ends it early, nothing has been returned for any.</summary>
-    public static void Wait(Span<PollDescriptor> descriptors)
+    /// <summary><c>poll(2)</c>: how many are ready; when a signal ends it early, nothing has been returned for any.</summary>
+    /// <param name="timeoutMilliseconds">-1: for ever.</param>
+    public static int Wait(Span<PollDescriptor> descriptors, int timeoutMilliseconds = -1)
     {
         fixed (PollDescriptor* first = descriptors)
         {
-            if (Libc.Poll(first, (nuint)descriptors.Length, -1) < 0)
+            int ready = Libc.Poll(first, (nuint)descriptors.Length, timeoutMilliseconds);
+            if (ready < 0)
             {
                 foreach (ref var descriptor in descriptors)
                 {
                     descriptor.ReturnedEvents = 0;
                 }
             }
+
+            return Math.Max(0, ready);
         }
     }
 

@@ -136,12 +136,18 @@ internal sealed class Evictor : IDisposable
     {
         bool noRoom = false;
         long tries = 2 * _core.Queue.Count;
+        long secondRound = tries / 2;
         while (_batch.Count < want && tries-- > 0 && _core.Queue.TryPop(out long page))
         {
             var entry = _core.Table[page];
             switch (entry.State)
             {
                 case PageState.Busy:
+                    _core.Queue.Push(page);
+                    break;
+
+                case PageState.Resident or PageState.ResidentClean when tries >= secondRound && _core.SeenFree[page]:
+                    // Free a moment ago: reclaim is about to drop it, or the guest has just taken it. To send it is work for nothing.
                     _core.Queue.Push(page);
                     break;
 

@@ -31,6 +31,7 @@ internal sealed class FaultThread : IDisposable
     private readonly UffdMessage[] _messages = new UffdMessage[BatchEvents];
     private readonly Fault[] _aside = new Fault[MaxSetAside];
     private readonly bool[] _toFlush;
+    private readonly UnusedFill _unused;
     private readonly Prefetcher _prefetcher;
     private readonly Fault[] _toFollow = new Fault[BatchEvents];
     private int _toFollowCount;
@@ -47,7 +48,8 @@ internal sealed class FaultThread : IDisposable
     {
         _core = core;
         _toFlush = new bool[PageEntry.MaxSubs];
-        _prefetcher = new(core);
+        _unused = new(core, SomeoneWaits);
+        _prefetcher = new(core, _unused);
         _waits = new PollDescriptor[FirstStore + PageEntry.MaxSubs];
         Array.Fill(_waits, new PollDescriptor { Fd = -1, Events = PollDescriptor.In });
         _waits[Wakeup].Fd = _wakeup.Descriptor;
@@ -291,7 +293,7 @@ internal sealed class FaultThread : IDisposable
         }
     }
 
-    /// <summary>After <see cref="Flush"/>: the demanded pages' requests have left before these are even made.</summary>
+    /// <summary>After <see cref="Flush"/>: faults have been answered, and the demanded pages' requests have left, before these are even made.</summary>
     private void Prefetch()
     {
         for (int i = 0; i < _toFollowCount; i++)
@@ -302,6 +304,9 @@ internal sealed class FaultThread : IDisposable
         _toFollowCount = 0;
         _prefetcher.Flush();
     }
+
+    /// <summary>Looked at anew: what had come before and is still to be read shows again.</summary>
+    private bool SomeoneWaits() => Userfaultfd.Wait(_waits.AsSpan(0, FirstStore + _polled), 0) > 0;
 
     private void Follow(in Fault fault)
     {
@@ -332,7 +337,7 @@ internal sealed class FaultThread : IDisposable
                         return false;
                     }
 
-                    if (FillUnused(fault.Page, entry, fault.StartedAt))
+                    if (FillUnused(fault))
                     {
                         return true;
                     }
@@ -436,37 +441,20 @@ internal sealed class FaultThread : IDisposable
         }
     }
 
-    private bool FillUnused(long page, PageEntry entry, long startedAt)
+    private bool FillUnused(in Fault fault)
     {
-        var busy = entry.With(PageState.Busy);
-        if (!_core.Table.TryMove(page, entry, busy))
+        if (!_unused.TryBegin(fault.Page, fault.StartedAt))
         {
             return false;
         }
 
-        int errno = _core.Pages.Zero(page);
-        if (errno == 0)
+        if (_core.Prefetch)
         {
-            Interlocked.Increment(ref _core.Counters.UnusedFaults);
-            _core.UnusedLatency.RecordSince(startedAt);
-        }
-        else
-        {
-            // EEXIST: QEMU or a migration has filled it meanwhile. Anything else: no memory now; the guest's next try comes back here.
-            if (errno != Errno.EEXIST && !_core.Pages.Ended)
-            {
-                _core.Report("The VM could not be given an empty page. Free some memory on this host.");
-                Thread.Sleep(10);
-            }
+            // At once, not after the other faults: what it adds costs less than the fault that it saves.
+            _prefetcher.Faulted(fault.Page, fault.Thread, fault.IsWrite, unused: true);
         }
 
-        _core.Table.Move(page, busy, busy.With(PageState.Resident));
-        if (errno != 0)
-        {
-            _core.Pages.Wake(new(page, 1));
-        }
-
-        _core.PageCame(page);
+        _unused.Fill();
         return true;
     }
 

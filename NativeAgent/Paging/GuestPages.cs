@@ -73,6 +73,23 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
         return errno;
     }
 
+    /// <summary>Fills missing pages with zeros, in order, as far as it gets: <paramref name="zeroed"/> pages are in, and who waits for them was woken.</summary>
+    public int Zero(PageRange range, out long zeroed)
+    {
+        _watch?.Wrote(range);
+        var address = ram.AddressOf(range.First);
+        zeroed = 0;
+        int errno;
+        do
+        {
+            long at = zeroed << PageIndex.PageShift;
+            errno = uffd.ZeroPage(address + (ulong)at, (ulong)(range.Bytes - at), UffdZeroMode.None, out long bytes);
+            zeroed += bytes >> PageIndex.PageShift;
+        }
+        while (Again(errno) && zeroed < range.Count);
+        return errno;
+    }
+
     public int Protect(PageRange range)
     {
         int errno;

@@ -63,7 +63,13 @@ internal sealed class Pager : IDisposable
         }
     }
 
-    /// <summary>Whether pages are fetched ahead of their faults; may change at any time.</summary>
+    /// <summary>Whether there is so much here that pages leave for what comes.</summary>
+    public bool IsFull => _core.Table.LocalPages >= _core.LowPages;
+
+    /// <summary>Sets <paramref name="then"/> once, after the guest has had so many more pages fetched or taken them afresh. One thread; dispose it after this.</summary>
+    public void TellAfter(long pages, EventWaitHandle then) => _core.TellAfter(pages, then);
+
+    /// <summary>Whether pages are fetched ahead of their faults, and unused ones filled; may change at any time.</summary>
     public bool Prefetch
     {
         get => _core.Prefetch;
@@ -244,7 +250,7 @@ internal sealed class Pager : IDisposable
             PageOuts = counters.PageOuts.Sum(),
             CleanDrops = Interlocked.Read(ref counters.CleanDrops),
             ZeroDrops = Interlocked.Read(ref counters.ZeroDrops),
-            UnusedFaults = Interlocked.Read(ref counters.UnusedFaults),
+            UnusedFaults = Interlocked.Read(ref counters.UnusedFaults) + Interlocked.Read(ref counters.UnusedAhead),
             WriteProtectFaults = Interlocked.Read(ref counters.WriteProtectFaults),
             TakenBack = Interlocked.Read(ref counters.TakenBack),
             SpuriousFaults = Interlocked.Read(ref counters.SpuriousFaults),

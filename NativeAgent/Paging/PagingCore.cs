@@ -7,6 +7,9 @@ internal sealed class PagingCore : IDisposable
 {
     private long _limit;
     private long _peak;
+    private long _came;
+    private long _tellAt = long.MaxValue;
+    private EventWaitHandle? _tell;
     private volatile string? _error;
     private volatile bool _prefetch;
     private readonly int[] _fates = new int[PageEntry.MaxSubs];
@@ -71,7 +74,7 @@ internal sealed class PagingCore : IDisposable
 
     /// <summary>
     /// Pages that the guest had free at the last look. The thread that looks writes it a word at a time while others read: for counting
-    /// only, never to decide what a page is.
+    /// and choosing only, never to decide what a page is.
     /// </summary>
     public PageBitmap SeenFree { get; }
 
@@ -135,10 +138,27 @@ internal sealed class PagingCore : IDisposable
         _wakeFaults = wakeFaults;
     }
 
+    /// <summary>Sets <paramref name="then"/> once, after so many more pages have come. One thread.</summary>
+    public void TellAfter(long pages, EventWaitHandle then)
+    {
+        _tell = then;
+        long at = Volatile.Read(ref _came) + pages;
+        Interlocked.Exchange(ref _tellAt, at);
+        if (Volatile.Read(ref _came) >= at)
+        {
+            then.Set();
+        }
+    }
+
     /// <summary>A page has come: remember it, and let the evictor know when there are too many.</summary>
     public void PageCame(long page)
     {
         Queue.Push(page);
+        if (Interlocked.Increment(ref _came) == Volatile.Read(ref _tellAt))
+        {
+            _tell!.Set();
+        }
+
         long local = Table.LocalPages;
         if (local > Volatile.Read(ref _peak))
         {

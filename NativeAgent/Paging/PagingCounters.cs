@@ -4,6 +4,7 @@ namespace FCtrans.Agent.Paging;
 internal sealed class PagingCounters
 {
     public long UnusedFaults;
+    public long UnusedAhead;
     public long PageInsOfFree;
     public long WriteProtectFaults;
     public long TakenBack;

@@ -48,6 +48,7 @@ internal sealed record PagingFigures
     /// <summary>Pages of zeros that became unused.</summary>
     public required long ZeroDrops { get; init; }
 
+    /// <summary>Unused pages that became the guest's, as zeros: by a fault, or ahead of one. <see cref="UnusedLatency"/> counts the faults.</summary>
     public required long UnusedFaults { get; init; }
 
     public required long WriteProtectFaults { get; init; }

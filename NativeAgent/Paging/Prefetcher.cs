@@ -11,6 +11,9 @@ namespace FCtrans.Agent.Paging;
 /// these pages are hits, and the window doubles. A walk that is not seen again was a guess too much: its pages are misses, and the
 /// CPU's next walks begin with half the window, until hits widen it again. When memory is short the window is cut to a part of the room.
 /// </para>
+/// <para>
+/// Where the walk goes through memory that is not used yet, the window's pages are filled with zeros (<see cref="UnusedFill"/>).
+/// </para>
 /// The fault thread only. Allocates nothing after its construction.
 /// </summary>
 internal sealed class Prefetcher
@@ -24,20 +27,25 @@ internal sealed class Prefetcher
     private const long LongestStride = 32;
 
     private readonly PagingCore _core;
+    private readonly UnusedFill _unused;
     private readonly bool[] _toFlush;
     private readonly Processor[] _processors = new Processor[Processors];
     private readonly Walk[] _walks = new Walk[Processors * WalksEach];
     private uint _clock;
 
-    public Prefetcher(PagingCore core)
+    /// <param name="core">Of the pager.</param>
+    /// <param name="unused">Fills unused pages.</param>
+    public Prefetcher(PagingCore core, UnusedFill unused)
     {
         _core = core;
+        _unused = unused;
         _toFlush = new bool[PageEntry.MaxSubs];
     }
 
-    /// <summary>A fault on a remote page, which has just been asked for; or on one that is under way.</summary>
+    /// <summary>A fault on a remote page, which has just been asked for; on one that is under way; or on an unused one, which is about to be filled.</summary>
     /// <param name="thread">Of the guest that waits for it.</param>
-    public void Faulted(long page, uint thread, bool write)
+    /// <param name="unused">It was unused.</param>
+    public void Faulted(long page, uint thread, bool write, bool unused = false)
     {
         int processor = ProcessorOf(thread);
         var walks = _walks.AsSpan(processor * WalksEach, WalksEach);
@@ -48,7 +56,7 @@ internal sealed class Prefetcher
             if (walk.LastSeen != 0 && Continues(ref walk, page))
             {
                 walk.LastSeen = _clock;
-                Extend(ref walk, ref _processors[processor], page, write);
+                Extend(ref walk, ref _processors[processor], page, write, unused);
                 return;
             }
         }
@@ -108,12 +116,15 @@ internal sealed class Prefetcher
         return distance % walk.Stride == 0 && steps >= 1 && steps <= (walk.Ahead - walk.At) / walk.Stride + 1;
     }
 
-    private void Extend(ref Walk walk, ref Processor processor, long page, bool write)
+    private void Extend(ref Walk walk, ref Processor processor, long page, bool write, bool unused)
     {
         if (walk.Window > 0 && page != walk.At)
         {
             long used = Math.Min((page - walk.At) / walk.Stride, (walk.Ahead - walk.At) / walk.Stride);
-            Interlocked.Add(ref _core.Counters.PrefetchHits, used);
+            // Only of what came over the network.
+            long hits = Math.Min(used, walk.Asked);
+            walk.Asked -= (int)hits;
+            Interlocked.Add(ref _core.Counters.PrefetchHits, hits);
             processor.Start = Math.Min(LongestWindow / 2, Math.Max(1, processor.Start * 2));
         }
 
@@ -133,9 +144,16 @@ internal sealed class Prefetcher
         // Half of what is there above the watermark at most; nothing when the evictor is behind.
         long room = (_core.LimitPages - _core.Table.LocalPages) / 2;
         walk.Window = (int)Math.Min(walk.Window == 0 ? processor.Start : Math.Min(walk.Window * 2, LongestWindow), room);
+        bool network = walk.Window > 0;
+        if (unused)
+        {
+            // It takes these in a moment anyway, one fault each: that is no more memory, and more work when there is least time for it.
+            walk.Window = (int)Math.Max(walk.Window, Math.Min(UnusedFill.PagesAtOnce, _core.HardPages - _core.Table.LocalPages));
+        }
+
         if (walk.Window > 0)
         {
-            Ask(ref walk, write);
+            Ask(ref walk, write, network);
         }
         else
         {
@@ -144,7 +162,7 @@ internal sealed class Prefetcher
     }
 
     /// <summary>Asks for the pages up to the window's end that have not been asked for, those that lie together in one request.</summary>
-    private void Ask(ref Walk walk, bool write)
+    private void Ask(ref Walk walk, bool write, bool network)
     {
         long first = -1;
         int count = 0;
@@ -159,9 +177,21 @@ internal sealed class Prefetcher
                 break;
             }
 
-            walk.Ahead = page;
             var entry = _core.Table[page];
-            if (entry.State != PageState.Remote)
+            if (entry.State == PageState.Unused && _unused.IsFull)
+            {
+                // Where the walk shows again.
+                break;
+            }
+
+            walk.Ahead = page;
+            if (entry.State == PageState.Unused)
+            {
+                _unused.Take(page);
+                continue;
+            }
+
+            if (entry.State != PageState.Remote || !network)
             {
                 continue;
             }
@@ -184,12 +214,14 @@ internal sealed class Prefetcher
             }
 
             Interlocked.Increment(ref _core.Counters.Prefetched);
+            walk.Asked++;
             first = count == 0 ? page : Math.Min(first, page);
             sub = from;
             count++;
         }
 
         Send(first, count, sub, write);
+        _unused.Fill();
     }
 
     private void Send(long first, int count, int sub, bool write)
@@ -205,7 +237,7 @@ internal sealed class Prefetcher
     {
         if (walk.LastSeen != 0 && walk.Window > 0)
         {
-            Interlocked.Add(ref _core.Counters.PrefetchMisses, (walk.Ahead - walk.At) / walk.Stride);
+            Interlocked.Add(ref _core.Counters.PrefetchMisses, Math.Min((walk.Ahead - walk.At) / walk.Stride, walk.Asked));
             processor.Start = Math.Max(1, processor.Start / 2);
         }
     }
@@ -249,6 +281,10 @@ internal sealed class Prefetcher
         public int Stride;
 
         public int Window;
+
+        /// <summary>Pages asked for that it has not been seen to go through.</summary>
+        public int Asked;
+
         public bool Sure;
         public uint LastSeen;
     }

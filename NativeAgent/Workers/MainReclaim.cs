@@ -19,6 +19,12 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private const int FirstMilliseconds = 250;
     private const int LongestMilliseconds = 4000;
 
+    /// <summary>While the guest takes memory: what it frees next is to be known before it takes that again.</summary>
+    private const int BusyMilliseconds = 500;
+
+    /// <summary>So many pages that came since the last turn make the guest busy.</summary>
+    private const long BusyPages = 512;
+
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(1);
 
     private static readonly ReclaimLimits s_limits = new() { ProcessorPercent = 25 };
@@ -41,6 +47,8 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private readonly WriteWatch _watch;
     private readonly GuestHeat _guestHeat;
     private readonly CancellationTokenSource _stop = new();
+    /// <summary>Not disposed: the pager, which outlives this, may set it at any time.</summary>
+    private readonly AutoResetEvent _busy = new(false);
     private readonly PageBitmap _unused;
     private readonly PageBitmap _ballooned;
     private readonly PageBitmap _absent;
@@ -182,13 +190,15 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         int pause = FirstMilliseconds;
         bool first = true;
         string last = "";
-        while (!_stop.Token.WaitHandle.WaitOne(pause))
+        while (!Pause(ref pause))
         {
+            _pager.TellAfter(BusyPages, _busy);
             try
             {
                 lock (_turnGate)
                 {
-                    Connected(() => Take(s_limits, settledOnly: !first, _stop.Token));
+                    // Where pages have to leave, those that are free leave first: that costs less than to send others.
+                    Connected(() => Take(s_limits, settledOnly: !first && !_pager.IsFull, _stop.Token));
                 }
 
                 first = false;
@@ -209,6 +219,21 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
 
             pause = Math.Min(pause * 2, LongestMilliseconds);
         }
+    }
+
+    /// <summary>So long, or less when the guest becomes busy; then <paramref name="milliseconds"/> is what it should have been. True: stop.</summary>
+    private bool Pause(ref int milliseconds)
+    {
+        long began = Environment.TickCount64;
+        int woken = WaitHandle.WaitAny([_stop.Token.WaitHandle, _busy], milliseconds);
+        if (woken == 1)
+        {
+            milliseconds = BusyMilliseconds;
+            int left = (int)(began + BusyMilliseconds - Environment.TickCount64);
+            return left > 0 && _stop.Token.WaitHandle.WaitOne(left);
+        }
+
+        return woken == 0;
     }
 
     private (ReclaimFigures Figures, UnusedFigures Seen) Take(ReclaimLimits limits, bool settledOnly, CancellationToken stop)
