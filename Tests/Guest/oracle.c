@@ -10,6 +10,8 @@
 //   fresh MIB         the same, but it must read as zero              verifies for ever; rewrites and gives back and
 //   free MIB [scatter]  gives memory back                             takes again at these rates
 //   verify            one pass over every page, now           pause   ends `run`
+//   use MIB [rounds=N] [rest=MS]  so often: takes memory piece by piece, writes and reads it, gives all back; rests; reads what is held
+//   touch PAGES       reads a word of so many pages held, each page once and in no order: how long each touch took, in ns
 //   holes MIB         takes memory for good and gives every other page back: free memory in single pages
 //   stat              what was found so far                   meminfo from /proc/meminfo, in kB
 //   sh COMMAND        runs a shell command                    poweroff, reboot
@@ -44,6 +46,8 @@
 #define MAX_THREADS 8
 #define MAX_LINE 4096
 #define MAX_REPORTS 100
+#define USE_PIECE 4096          // pages that `use` writes before it reads them
+#define TOUCH_WAITED_NS 10000  // a touch that takes as long has waited for its page
 #define RESERVE_KB (24 * 1024) // left to the guest's kernel by fill and fresh
 
 // Apart from what every command walks through, and given back with the memory that it is about: whoever takes or frees memory
@@ -69,6 +73,8 @@ static uint64_t next_page;
 
 static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_uint_fast64_t pages_verified, pages_rewritten, pages_churned, errors, reports, cursor;
+
+static volatile uint64_t list_seen;
 
 static pthread_t workers[MAX_THREADS];
 static int worker_count;
@@ -301,6 +307,97 @@ static void command_take(const char *arguments, bool must_be_zero) {
     reply("ok pages=%zu errors=%" PRIu64 " ms=%" PRIu64, mib * CHUNK_PAGES, atomic_load(&errors) - before, now_ms() - started);
 }
 
+static uint64_t number_option(const char *arguments, const char *name, uint64_t otherwise) {
+    const char *text = option(arguments, name);
+    return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+// Of pages held, the first word: only when no worker rewrites them.
+static uint64_t read_held(uint64_t *found) {
+    uint64_t pages = 0;
+    pthread_rwlock_rdlock(&list_lock);
+    for (size_t c = 0; c < chunk_count; c++, pages += CHUNK_PAGES)
+        for (unsigned i = 0; i < CHUNK_PAGES; i++) *found += *(volatile uint64_t *)(chunks[c].memory + (size_t)i * WORDS) != chunks[c].first_page + i;
+    pthread_rwlock_unlock(&list_lock);
+    return pages;
+}
+
+// At a pace that is the memory's rather than the processor's: of each page the ends are written, and read when its piece has been written.
+// Rests are not in the time that it tells.
+static void command_use(const char *arguments) {
+    size_t mib;
+    if (!parse_mib(arguments, &mib)) return;
+    uint64_t rounds = number_option(arguments, "rounds", 1), rest = number_option(arguments, "rest", 0);
+    if (rounds < 1 || rounds > 10000 || rest > 60000) { reply("error rounds are 1 to 10000, a rest is at most 60000 ms"); return; }
+    if (mib * 1024 + RESERVE_KB > meminfo("MemAvailable")) { reply("error the guest has too little memory for %zu MiB", mib); return; }
+    uint64_t found = 0, ms = 0, pages = mib * CHUNK_PAGES, touched = 0;
+    for (uint64_t round = 0; round < rounds; round++) {
+        uint64_t started = now_ms(), first = next_page;
+        volatile uint64_t *memory = take(mib * CHUNK_BYTES);
+        if (!memory) { reply("error out of address space"); return; }
+        for (uint64_t at = 0; at < pages; at += USE_PIECE) {
+            uint64_t end = pages - at < USE_PIECE ? pages : at + USE_PIECE;
+            for (uint64_t i = at; i < end; i++) {
+                memory[i * WORDS] = first + i;
+                memory[i * WORDS + WORDS - 1] = ~(first + i);
+            }
+            for (uint64_t i = at; i < end; i++) found += memory[i * WORDS] != first + i || memory[i * WORDS + WORDS - 1] != ~(first + i);
+        }
+        munmap((void *)memory, mib * CHUNK_BYTES);
+        next_page += pages;
+        ms += now_ms() - started;
+        usleep((useconds_t)rest * 1000);
+        started = now_ms();
+        touched += pages * 2 + read_held(&found);
+        ms += now_ms() - started;
+    }
+    atomic_fetch_add(&errors, found);
+    reply("ok pages=%" PRIu64 " errors=%" PRIu64 " ms=%" PRIu64, touched, found, ms);
+}
+
+static int compare_ticks(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+// By the processor's own counter: the kernel's clock may be a device of the machine, which takes longer to read than a page does.
+static void command_touch(const char *arguments) {
+    uint64_t count = strtoull(arguments, NULL, 10), held = chunk_count * CHUNK_PAGES;
+    if (!count || count > held / 2) { reply("error touches are 1 to half of the %" PRIu64 " pages held", held); return; }
+    uint64_t *ticks = calloc(count, sizeof *ticks);
+    uint8_t *seen = calloc(held, 1);
+    if (!ticks || !seen) { reply("error out of memory"); return; }
+    memset(ticks, 1, count * sizeof *ticks);
+    memset(seen, 1, held);
+    pthread_rwlock_rdlock(&list_lock);
+    for (size_t i = 0; i < chunk_count; i++) list_seen += chunks[i].first_page; // so that no touch waits for the list
+    uint64_t found = 0, pick = next_page, began = now_ms(), first = __builtin_ia32_rdtsc();
+    for (uint64_t done = 0; done < count;) {
+        uint64_t page = mix(pick++) % held;
+        if (!seen[page]) continue;
+        seen[page] = 0;
+        struct chunk *chunk = &chunks[page / CHUNK_PAGES];
+        volatile uint64_t *word = chunk->memory + (page % CHUNK_PAGES) * WORDS;
+        uint64_t name = chunk->first_page + page % CHUNK_PAGES, before = __builtin_ia32_rdtsc();
+        uint64_t value = *word;
+        ticks[done++] = __builtin_ia32_rdtsc() - before;
+        if (value != name) found++;
+    }
+    uint64_t all = __builtin_ia32_rdtsc() - first, ms = now_ms() - began;
+    pthread_rwlock_unlock(&list_lock);
+    atomic_fetch_add(&errors, found);
+    qsort(ticks, count, sizeof *ticks, compare_ticks);
+    double ns = all ? (double)ms * 1e6 / (double)all : 0;
+    uint64_t waited = 0;
+    while (waited < count && (double)ticks[count - 1 - waited] * ns >= TOUCH_WAITED_NS) waited++;
+    const uint64_t *slow = ticks + (count - waited);
+    reply("ok touches=%" PRIu64 " errors=%" PRIu64 " ms=%" PRIu64 " p50=%.0f p99=%.0f max=%.0f waited=%" PRIu64 " waited_p50=%.0f waited_p99=%.0f",
+          count, found, ms, (double)ticks[count / 2] * ns, (double)ticks[count * 99 / 100] * ns, (double)ticks[count - 1] * ns, waited,
+          waited ? (double)slow[waited / 2] * ns : 0, waited ? (double)slow[waited * 99 / 100] * ns : 0);
+    free(ticks);
+    free(seen);
+}
+
 static void command_holes(const char *arguments) {
     size_t mib;
     if (!parse_mib(arguments, &mib)) return;
@@ -426,6 +523,8 @@ static void carry_out(const char *name, const char *arguments) {
     if (!strcmp(name, "fill")) command_take(arguments, false);
     else if (!strcmp(name, "fresh")) command_take(arguments, true);
     else if (!strcmp(name, "free")) command_free(arguments);
+    else if (!strcmp(name, "use")) command_use(arguments);
+    else if (!strcmp(name, "touch")) command_touch(arguments);
     else if (!strcmp(name, "holes")) command_holes(arguments);
     else if (!strcmp(name, "run")) command_run(arguments);
     else if (!strcmp(name, "pause")) { stop_workers(); command_stat(); }

@@ -200,7 +200,8 @@ public sealed class LabGuest
             "-pidfile", RunDirectory + "/pid",
             .. _options.Bare
                 ? (string[])["-kernel", LabPaths.BareGuest]
-                : ["-kernel", LabPaths.Kernel(_options.Kernel), "-initrd", LabPaths.Initramfs(_options.Kexec),
+                : ["-kernel", _options.Server ? LabPaths.Server.Kernel : LabPaths.Kernel(_options.Kernel),
+                   "-initrd", _options.Server ? LabPaths.Server.Initramfs : LabPaths.Initramfs(_options.Kexec),
                    "-append", $"console=ttyS0 quiet loglevel=1 panic=1 {_options.KernelArguments}".TrimEnd()],
             .. _options.QemuArguments,
             "-daemonize",

@@ -52,6 +52,12 @@ public sealed record LabGuestOptions
     /// <summary>Whether it has kernel 6.12 and an initramfs to start by the oracle's <c>kexec /kexec/kernel /kexec/initrd</c> (`prepare kexec`).</summary>
     public bool Kexec { get; init; }
 
+    /// <summary>
+    /// Whether it has Debian's redis-server, to start by the oracle's <c>sh sh /server/start</c>, and what its kernel needs for a
+    /// virtio network card (`prepare server`); kernel 6.1.
+    /// </summary>
+    public bool Server { get; init; }
+
     /// <summary>More words for the guest kernel's command line.</summary>
     public string KernelArguments { get; init; } = "";
 

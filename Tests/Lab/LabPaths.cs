@@ -12,6 +12,10 @@ internal static class LabPaths
 
     public static string Initramfs(bool kexec) => Require(Path.Combine(Cache, kexec ? "initramfs-kexec" : "initramfs"), kexec ? "kexec" : "");
 
+    /// <summary>Kernel and initramfs of a guest that can run a server.</summary>
+    public static (string Kernel, string Initramfs) Server =>
+        (Require(Path.Combine(Cache, "vmlinuz-server"), "server"), Require(Path.Combine(Cache, "initramfs-server"), "server"));
+
     public static string BareGuest => Require(Path.Combine(Cache, "bare.elf"), "");
 
     public static string Kernel(string version)

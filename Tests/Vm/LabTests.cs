@@ -70,6 +70,12 @@ public sealed class LabTests : IDisposable
         // The guest's kernel has a stock of free pages per processor that MemFree leaves out, and that grows and shrinks.
         Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 38 * 1024, 52 * 1024);
 
+        OracleAnswer touched = guest.Invoke("touch 1000");
+        Assert.Equal((1000, 0), (touched["touches"], touched["errors"]));
+        OracleAnswer used = guest.Invoke("use 20 rounds=2");
+        Assert.Equal((2 * (20 * 2 + 40) * 256, 0), (used["pages"], used["errors"]));
+        Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 38 * 1024, 52 * 1024);
+
         guest.Invoke("run rate=20 churn=5 threads=2");
         OracleAnswer passed = guest.WaitForFullPass(TimeSpan.FromSeconds(60));
         Assert.Equal(40 * 256, passed["pages"]);
