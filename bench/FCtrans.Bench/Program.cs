@@ -10,7 +10,7 @@ internal static class Program
         ["introspection"] = IntrospectionBenchmark.Run,
         ["page-sets"] = static (report, _) => PageSetsBenchmark.Run(report),
         ["migration"] = Migrations.MigrationBenchmark.Run,
-        ["paging"] = static (report, _) => PagingBenchmark.Run(report),
+        ["paging"] = PagingScenarios.Run,
     };
 
     private static int Main(string[] args)

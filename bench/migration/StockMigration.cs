@@ -81,7 +81,8 @@ internal static class StockMigration
         return new MigrationSample(seconds, downtime, info.RamTransferredBytes, work?.PerSecond ?? 0);
     }
 
-    private static void StartDestination(LabGuest guest, LabHost to, bool tls)
+    /// <summary>QEMU on the host that the guest goes to, with its own command line there, waiting for it.</summary>
+    public static void StartDestination(LabGuest guest, LabHost to, bool tls)
     {
         string[] line = File.ReadAllText(guest.Host.PathOf($"/proc/{guest.QemuProcessId}/cmdline")).TrimEnd('\0').Split('\0');
         LabCommandResult made = to.Exec($"mkdir -p {guest.RunDirectory}");
