@@ -291,6 +291,9 @@ internal sealed class FaultThread : IDisposable
                 _core.Stores[i].Demand.Flush();
             }
         }
+
+        // Behind them: what an unused page's walk has asked for. Whoever waits for such a page waits for this.
+        _prefetcher.Flush();
     }
 
     /// <summary>After <see cref="Flush"/>: faults have been answered, and the demanded pages' requests have left, before these are even made.</summary>

@@ -105,10 +105,10 @@ public sealed class CopiesTests
         {
             first.WaitUntilPaging();
             lab.Guest.Run();
-            PagingLab.WaitFor(() => first.Figures()[1] > 2_000, "pages are at both");
+            long outs = 0;
+            PagingLab.WaitFor(() => first.HasEndedOr(f => (outs = f[1]) > 2_000), "pages are at both");
             lab.Stores[0].Stop();
-            long outs = first.Figures()[1];
-            PagingLab.WaitFor(() => first.Figures()[1] > outs + 2_000, "pages leave without it");
+            PagingLab.WaitFor(() => first.HasEndedOr(f => f[1] > outs + 2_000), "pages leave without it");
             lab.Stores[0].Start();
             first.WaitForExit();
         }

@@ -56,6 +56,19 @@ internal sealed class PagerProcess : IDisposable
         return [.. line.Split(' ').Select(p => long.Parse(p, CultureInfo.InvariantCulture))];
     }
 
+    /// <summary>As <see cref="Figures"/>; true also when it has ended, as one does that is killed at a step which it may reach at any time.</summary>
+    public bool HasEndedOr(Predicate<long[]> figures)
+    {
+        try
+        {
+            return figures(Figures());
+        }
+        catch (IOException)
+        {
+            return true;
+        }
+    }
+
     public void Kill()
     {
         _process.Kill();
