@@ -31,7 +31,7 @@ public sealed class VmRemotePagingSample
     /// <summary>How long it was.</summary>
     public double Seconds { get; }
 
-    /// <summary>As in VmRemotePaging: paging, waiting, lost, ended or stopped.</summary>
+    /// <summary>As in VmRemotePaging: paging, degraded, waiting, lost, ended or stopped.</summary>
     public string State { get; }
 
     /// <summary>What lies on the main host.</summary>

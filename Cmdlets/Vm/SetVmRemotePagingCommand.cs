@@ -13,11 +13,11 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
     [ValidateNotNull]
     public MemorySize? MainMemory { get; set; }
 
-    /// <summary>Whether memory is fetched ahead of a guest that goes through it in order.</summary>
+    /// <summary>Whether memory is fetched, or where it is unused filled with zeros, ahead of a guest that goes through it in order.</summary>
     [Parameter]
     public bool? Prefetch { get; set; }
 
-    /// <summary>Refault: the oldest pages leave, but for those that keep coming back. OldestFirst: simply the oldest.</summary>
+    /// <summary>Refault (as it is at first): the oldest pages leave, but for those that keep coming back or that the guest's own kernel holds for hot. OldestFirst: simply the oldest.</summary>
     [Parameter]
     public EvictionPolicy? EvictionPolicy { get; set; }
 

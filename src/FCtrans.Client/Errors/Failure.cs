@@ -81,7 +81,7 @@ public static class Failure
 
     public static FCtransException AgentStartFailed(string host, string reason, Exception? inner = null) => New(
         FailureKind.OperationFailed, $"The agent did not start on '{host}': {Sentence(reason)}",
-        "It needs glibc 2.35 or later and libssl 3; check that the file system of its directory is not mounted noexec.", host, inner);
+        "It needs glibc 2.34 or later and libssl 3; check that the file system of its directory is not mounted noexec.", host, inner);
 
     public static FCtransException AgentRefused(string host, string reason, Exception? inner = null) => New(
         FailureKind.OperationFailed, $"'{host}' answered: {Sentence(reason)}", "", host, inner);
