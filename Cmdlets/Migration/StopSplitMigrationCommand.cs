@@ -6,7 +6,7 @@ namespace FCtrans.Commands;
 
 /// <summary>Stop-SplitMigration: gives a running migration up; the VM runs on where it is. Too late after the commitment.</summary>
 [Cmdlet(VerbsLifecycle.Stop, "SplitMigration", DefaultParameterSetName = VMSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
-[OutputType(typeof(SplitMigration))]
+[OutputType(typeof(void), typeof(SplitMigration))]
 public sealed class StopSplitMigrationCommand : MigrationCmdlet
 {
     /// <summary>Write the migration's last state.</summary>

@@ -86,25 +86,27 @@ Describe 'Connect-KvmHost' {
     }
 
     It 'says that a password is wrong' {
-        { Connect-KvmHost $one.Address -Credential (New-Credential 'wrong') -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
-            Should -Throw -ErrorId 'AuthenticationFailed,*' -ExpectedMessage '*-Credential*'
+        $failure = { Connect-KvmHost $one.Address -Credential (New-Credential 'wrong') -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
+            Should -Throw -ExpectedMessage '*-Credential*' -PassThru
+        Assert-Failure $failure AuthenticationFailed SecurityError $one.Address
     }
 
     It 'says that a key is none, or is not there' {
-        { Connect-KvmHost $one.Address -KeyFile $lab.KnownHostsPath -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
-            Should -Throw -ErrorId 'KeyFileUnusable,*'
-        $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile /proc/nowhere/known_hosts -AcceptHostKey -ErrorAction Stop } |
-            Should -Throw -ErrorId 'KnownHostsUnusable,*' -PassThru
-        "$($failure.CategoryInfo.Category) $($failure.TargetObject)" | Should -Be "InvalidArgument $($one.Address)"
-        { Connect-KvmHost $one.Address -KeyFile /nowhere -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } |
-            Should -Throw -ErrorId 'KeyFileUnusable,*'
+        foreach ($path in $lab.KnownHostsPath, '/nowhere') {
+            $failure = { Connect-KvmHost $one.Address -KeyFile $path -KnownHostsFile $lab.KnownHostsPath -ErrorAction Stop } | Should -Throw -PassThru
+            Assert-Failure $failure KeyFileUnusable InvalidArgument $one.Address
+        }
+
+        $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile /proc/nowhere/known_hosts -AcceptHostKey -ErrorAction Stop } | Should -Throw -PassThru
+        Assert-Failure $failure KnownHostsUnusable InvalidArgument $one.Address
     }
 
     It 'refuses an unknown host with its fingerprint, unless told to accept it, and remembers it then' {
         $known = [IO.Path]::Combine([IO.Path]::GetTempPath(), "known-$([guid]::NewGuid().ToString('N'))")
         try {
             $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -ErrorAction Stop } |
-                Should -Throw -ErrorId 'HostKeyUnknown,*' -ExpectedMessage '*-AcceptHostKey*' -PassThru
+                Should -Throw -ExpectedMessage '*-AcceptHostKey*' -PassThru
+            Assert-Failure $failure HostKeyUnknown SecurityError $one.Address
             $failure.Exception.Message | Should -BeLike "*$([WildcardPattern]::Escape((Get-Fingerprint $one)))*"
             [IO.File]::Exists($known) | Should -BeFalse
             $null = Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -AcceptHostKey
@@ -120,8 +122,8 @@ Describe 'Connect-KvmHost' {
         $known = [IO.Path]::Combine([IO.Path]::GetTempPath(), "known-$([guid]::NewGuid().ToString('N'))")
         try {
             [IO.File]::WriteAllText($known, "$($one.Address) $($two.HostKey)`n")
-            { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -AcceptHostKey -ErrorAction Stop } |
-                Should -Throw -ErrorId 'HostKeyChanged,*'
+            $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -AcceptHostKey -ErrorAction Stop } | Should -Throw -PassThru
+            Assert-Failure $failure HostKeyChanged SecurityError $one.Address
             { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -HostKeyFingerprint (Get-Fingerprint $two) -ErrorAction Stop } |
                 Should -Throw -ErrorId 'HostKeyChanged,*'
             (Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known -HostKeyFingerprint (Get-Fingerprint $one)).IsConnected |
@@ -133,8 +135,22 @@ Describe 'Connect-KvmHost' {
         }
     }
 
+    It 'refuses a revoked host key, whatever is said' {
+        $known = [IO.Path]::Combine([IO.Path]::GetTempPath(), "known-$([guid]::NewGuid().ToString('N'))")
+        try {
+            [IO.File]::WriteAllText($known, "@revoked * $($one.HostKey)`n")
+            foreach ($said in @{ AcceptHostKey = $true }, @{ HostKeyFingerprint = Get-Fingerprint $one }) {
+                $failure = { Connect-KvmHost $one.Address -KeyFile $lab.KeyPath -KnownHostsFile $known @said -ErrorAction Stop } | Should -Throw -PassThru
+                Assert-Failure $failure HostKeyRevoked SecurityError $one.Address
+            }
+        }
+        finally {
+            [IO.File]::Delete($known)
+        }
+    }
+
     It 'takes a name and a data address for one host only' {
-        { Connect-KvmHost $one.Address, $two.Address @ours -Name both } | Should -Throw -ErrorId 'OneHostOnly,*'
+        Assert-Failure ({ Connect-KvmHost $one.Address, $two.Address @ours -Name both } | Should -Throw -PassThru) OneHostOnly InvalidArgument "$($one.Address) $($two.Address)"
         $kvmHost = Connect-KvmHost $one.Address @ours -Name first -DataAddress 198.18.7.7
         "$($kvmHost.Name) $($kvmHost.DataAddress)" | Should -Be 'first 198.18.7.7'
     }
@@ -188,7 +204,7 @@ Host far
     Port none`
 ")
         try {
-            { Connect-KvmHost near -SshConfigFile $broken -ErrorAction Stop } | Should -Throw -ErrorId 'SshConfigUnusable,*' -ExpectedMessage '*line 2*'
+            Assert-Failure ({ Connect-KvmHost near -SshConfigFile $broken } | Should -Throw -ExpectedMessage '*line 2*' -PassThru) SshConfigUnusable InvalidArgument $broken
         }
         finally {
             [IO.File]::Delete($broken)
@@ -221,6 +237,7 @@ Describe 'A user who is not root' {
     }
 
     It 'is told when sudo refuses' {
-        { Connect-KvmHost $one.Address @ours -UserName nobody2 -Sudo -ErrorAction Stop } | Should -Throw -ErrorId 'SudoRefused,*' -ExpectedMessage '*NOPASSWD*'
+        $failure = { Connect-KvmHost $one.Address @ours -UserName nobody2 -Sudo -ErrorAction Stop } | Should -Throw -ExpectedMessage '*NOPASSWD*' -PassThru
+        Assert-Failure $failure SudoRefused SecurityError $one.Address
     }
 }

@@ -13,7 +13,19 @@ Describe 'Disconnect-KvmHost' {
         $kvmHost | Disconnect-KvmHost
         $kvmHost.IsConnected | Should -BeFalse
         (Get-KvmHost).Name | Should -Be 'two'
-        { Get-KvmVm -KvmHost $kvmHost -ErrorAction Stop } | Should -Throw -ErrorId 'HostNotConnected,*'
+        Assert-Failure ({ Get-KvmVm -KvmHost $kvmHost -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound one
+    }
+
+    It 'takes names from the pipeline' {
+        ('one', 't*' | Disconnect-KvmHost -PassThru).Name -join ' ' | Should -Be 'one two'
+        Get-KvmHost | Should -BeNullOrEmpty
+    }
+
+    It 'needs no answer of the host' {
+        Suspend-Agent two
+        try { (Disconnect-KvmHost two -PassThru).IsConnected | Should -BeFalse }
+        finally { Resume-Agent two }
+        (Get-KvmHost).Name | Should -Be 'one'
     }
 
     It 'does nothing with -WhatIf' {
@@ -43,7 +55,7 @@ Describe 'Disconnect-KvmHost' {
     It 'leaves the others told that no host is connected' {
         Disconnect-KvmHost *
         Get-KvmHost | Should -BeNullOrEmpty
-        { Get-KvmVm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
+        Assert-Failure ({ Get-KvmVm -ErrorAction Stop } | Should -Throw -PassThru) NoHostConnected ObjectNotFound ''
         { Get-VmUnusedMemory vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
         { Get-SplitMigration -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'
         { Stop-SplitMigration vm -ErrorAction Stop } | Should -Throw -ErrorId 'NoHostConnected,*'

@@ -37,6 +37,11 @@ Describe 'Get-VmMemoryMap' {
         foreach ($part in $parts) { $part.Length | Should -Be 16MB }
     }
 
+    It 'takes names with wildcards, from the pipeline too' {
+        @('sha*', 'nobod*' | Get-VmMemoryMap -Granularity 64MB -Unmerged) | Should -HaveCount 4
+        Get-VmMemoryMap nobod* | Should -BeNullOrEmpty
+    }
+
     It 'refuses a granularity that there is not, and a VM that can not be read' {
         Assert-Failure ({ Get-VmMemoryMap shared -Granularity 6000 } | Should -Throw -PassThru) GranularityInvalid InvalidArgument 6000
         Assert-Failure ({ Get-VmMemoryMap private -ErrorAction Stop } | Should -Throw -PassThru) VmMemoryUnreadable InvalidOperation private

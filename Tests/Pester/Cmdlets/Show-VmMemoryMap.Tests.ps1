@@ -21,8 +21,16 @@ Describe 'Show-VmMemoryMap' {
         $lines[-2..-1] -join ' ' | Should -Match 'never touched .*free .*used'
     }
 
-    It 'names a VM that is not there' {
+    It 'takes VMs and names with wildcards from the pipeline' {
+        foreach ($drawn in @(Get-KvmVm shared | Show-VmMemoryMap -Width 60 -Height 8), @('sha*', 'nobod*' | Show-VmMemoryMap -Width 60 -Height 8)) {
+            $drawn[0] | Should -Match '^shared on source: 256 MiB'
+            $drawn.Count | Should -BeLessOrEqual 8
+        }
+    }
+
+    It 'names a VM that is not there, and one that can not be read' {
         Assert-Failure ({ Show-VmMemoryMap nobody -ErrorAction Stop } | Should -Throw -PassThru) VmNotFound ObjectNotFound nobody
+        Assert-Failure ({ Show-VmMemoryMap private -ErrorAction Stop } | Should -Throw -PassThru) VmMemoryUnreadable InvalidOperation private
     }
 
     It 'completes names of VMs' {

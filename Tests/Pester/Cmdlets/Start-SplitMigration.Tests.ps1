@@ -23,23 +23,23 @@ Describe 'Start-SplitMigration refuses, and changes nothing,' {
     }
 
     It 'a VM whose memory is private' {
-        { Start-SplitMigration -VM private -MainHost one -SubHost tiny -MainMemory 64MB } |
-            Should -Throw -ErrorId 'VmCannotBeSplit,*' -ExpectedMessage '*share=on*'
+        $failure = { Start-SplitMigration -VM private -MainHost one -SubHost tiny -MainMemory 64MB } | Should -Throw -ExpectedMessage '*share=on*' -PassThru
+        Assert-Failure $failure VmCannotBeSplit InvalidOperation private
     }
 
     It 'a host that is not connected' {
-        { Start-SplitMigration -VM shared -MainHost nowhere -SubHost tiny -MainMemory 64MB } |
-            Should -Throw -ErrorId 'HostNotConnected,*' -ExpectedMessage '*Connect-KvmHost*'
+        $failure = { Start-SplitMigration -VM shared -MainHost nowhere -SubHost tiny -MainMemory 64MB } | Should -Throw -ExpectedMessage '*Connect-KvmHost*' -PassThru
+        Assert-Failure $failure HostNotConnected ObjectNotFound shared
     }
 
     It 'a main host without room' {
-        { Start-SplitMigration -VM shared -MainHost tiny -SubHost one -MainMemory 50% } | Should -Throw -ErrorId 'MainHostTooSmall,*'
+        Assert-Failure ({ Start-SplitMigration -VM shared -MainHost tiny -SubHost one -MainMemory 50% } | Should -Throw -PassThru) MainHostTooSmall ResourceUnavailable shared
     }
 
     It 'sub-hosts without room' {
         $null = Invoke-OnHost $labHost.tiny 'head -c 31M /dev/zero >/dev/shm/ballast'
         try {
-            { Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory 16MB } | Should -Throw -ErrorId 'SubHostsTooSmall,*'
+            Assert-Failure ({ Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory 16MB } | Should -Throw -PassThru) SubHostsTooSmall ResourceUnavailable shared
         }
         finally {
             $null = Invoke-OnHost $labHost.tiny 'rm -f /dev/shm/ballast'
@@ -47,9 +47,17 @@ Describe 'Start-SplitMigration refuses, and changes nothing,' {
     }
 
     It 'the source as main host, and a host named twice' {
-        { Start-SplitMigration -VM shared -MainHost source -SubHost one -MainMemory 64MB } | Should -Throw -ErrorId 'MainHostIsSource,*'
-        { Start-SplitMigration -VM shared -MainHost one -SubHost tiny, tiny -MainMemory 64MB } | Should -Throw -ErrorId 'HostNamedTwice,*'
-        { Start-SplitMigration -VM shared -MainHost one -SubHost one -MainMemory 64MB } | Should -Throw -ErrorId 'HostNamedTwice,*'
+        Assert-Failure ({ Start-SplitMigration -VM shared -MainHost source -SubHost one -MainMemory 64MB } | Should -Throw -PassThru) MainHostIsSource InvalidArgument shared
+        foreach ($twice in @('tiny', 'tiny'), @('one')) {
+            Assert-Failure ({ Start-SplitMigration -VM shared -MainHost one -SubHost $twice -MainMemory 64MB } | Should -Throw -PassThru) HostNamedTwice InvalidArgument shared
+        }
+    }
+
+    It 'two copies on one sub-host, and durations that are none' {
+        $where = @{ VM = 'shared'; MainHost = 'one'; SubHost = 'tiny'; MainMemory = '90%' }
+        Assert-Failure ({ Start-SplitMigration @where -Copies 2 } | Should -Throw -PassThru) CopiesImpossible InvalidArgument shared
+        Assert-Failure ({ Start-SplitMigration @where -Timeout '00:00:00' } | Should -Throw -PassThru) DurationInvalid InvalidArgument '00:00:00'
+        Assert-Failure ({ Start-SplitMigration @where -MaxDowntime '-00:00:01' } | Should -Throw -PassThru) DurationInvalid InvalidArgument '-00:00:01'
     }
 
     It 'a VM that two connections show, and more sub-hosts than can be' {
@@ -63,7 +71,7 @@ Describe 'Start-SplitMigration refuses, and changes nothing,' {
     It 'a main memory of <Text>' -ForEach @(
         @{ Text = 'much' }, @{ Text = '0' }, @{ Text = '-1GB' }, @{ Text = '101%' }, @{ Text = '1MB' }, @{ Text = '1e30' }
     ) {
-        { Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory $Text } | Should -Throw -ErrorId 'MainMemoryInvalid,*'
+        Assert-Failure ({ Start-SplitMigration -VM shared -MainHost one -SubHost tiny -MainMemory $Text } | Should -Throw -PassThru) MainMemoryInvalid InvalidArgument shared
     }
 
     It 'when it is stopped while a host does not answer' {
@@ -94,6 +102,13 @@ Describe 'Start-SplitMigration' {
         Get-Completion 'Start-SplitMigration shared -MainHost o' | Should -Be 'one'
         Get-Completion 'Start-SplitMigration shared -SubHost t' | Should -Be 'tiny'
         Get-Completion 'Start-SplitMigration -Mode P' | Should -Be @('PostCopy', 'PreCopy')
+    }
+
+    It 'gives the migration as it ended' {
+        $done = Get-StandingSplit
+        Assert-Output Start-SplitMigration $done
+        "$($done.VM) $($done.State) $($done.SourceHost) $($done.MainHost)" | Should -Be 'paged Completed source main'
+        $null = Connect-StandingHost source, one, tiny
     }
 }
 

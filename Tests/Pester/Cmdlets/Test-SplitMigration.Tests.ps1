@@ -33,6 +33,7 @@ Describe 'Test-SplitMigration' {
     It 'names a VM and a host that there is not' {
         Assert-Failure ({ Test-SplitMigration nobody one tiny 50% -ErrorAction Stop } | Should -Throw -PassThru) VmNotFound ObjectNotFound nobody
         Assert-Failure ({ Test-SplitMigration shared nowhere tiny 50% -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound shared
+        Assert-Failure ({ Test-SplitMigration shared one tiny much -ErrorAction Stop } | Should -Throw -PassThru) MainMemoryInvalid InvalidArgument shared
     }
 
     It 'completes VMs and hosts' {

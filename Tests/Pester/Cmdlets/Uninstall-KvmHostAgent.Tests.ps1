@@ -18,6 +18,7 @@ Describe 'Uninstall-KvmHostAgent' {
 
     It 'does nothing with -WhatIf' {
         Uninstall-KvmHostAgent second -WhatIf
+        'sec*', 'x*' | Uninstall-KvmHostAgent -WhatIf
         $kvmHost.IsConnected | Should -BeTrue
         [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
     }

@@ -27,6 +27,10 @@ Describe 'Watch-VmRemotePaging' {
         Stop-Cmdlet $started
     }
 
+    It 'ends at Ctrl+C while a host does not answer' {
+        Assert-StopsWhileWaiting sub Watch-VmRemotePaging @{ KvmHost = 'sub' }
+    }
+
     It 'completes VMs and hosts' {
         Get-Completion 'Watch-VmRemotePaging pag' | Should -Be 'paged'
         Get-Completion 'Watch-VmRemotePaging -KvmHost m' | Should -Be 'main'
