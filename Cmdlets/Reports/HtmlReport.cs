@@ -88,7 +88,7 @@ internal sealed class HtmlReport
         double whole = Math.Max(_migration.Rounds.Sum(r => r.Seconds), 1e-9);
         ulong most = Math.Max(1, _migration.Rounds.Max(r => Math.Max(r.BytesSent, r.DirtyPages * 4096)));
         int height = 2 * row * 4;
-        _html.Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 0 {ChartWidth} {height + 26}\" role=\"img\" aria-label=\"Bytes sent and changed in each round\">\n");
+        _html.Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 -26 {ChartWidth} {height + 52}\" role=\"img\" aria-label=\"Bytes sent and changed in each round\">\n");
         double x = 0;
         foreach (SplitMigrationRound round in _migration.Rounds)
         {
@@ -105,6 +105,7 @@ internal sealed class HtmlReport
         }
 
         _html.Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"0\" x2=\"{ChartWidth}\" y1=\"{height}\" y2=\"{height}\"/>")
+            .Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"0\" x2=\"{ChartWidth}\" y1=\"0\" y2=\"0\"/><text class=\"end\" x=\"{ChartWidth}\" y=\"-6\">{Text(Display.Bytes(most))}</text>")
             .Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{height + 20}\">0</text><text class=\"end\" x=\"{ChartWidth}\" y=\"{height + 20}\">{Text(Display.Seconds(whole))}</text></svg>\n")
             .Append("<p class=\"key\"><i class=\"sent\"></i> sent <i class=\"dirty\"></i> changed by the guest before it</p>\n");
         _html.Append("<div class=\"scroll\"><table><thead><tr><th>round</th><th>time</th><th>sent</th><th>changed</th><th>changed a second</th><th>left after it</th><th>unused</th></tr></thead><tbody>\n");
@@ -140,7 +141,14 @@ internal sealed class HtmlReport
             parts.AddRange(paging.SubHosts.Zip(paging.RemoteBytesBySubHost).Select((p, i) => (p.First, $"sub{i % 4}", (double)p.Second)));
             parts.Add(("unused", "never", paging.UnusedBytes));
             parts.Add(("lost", "lost", paging.LostBytes));
-            Bar("now", guest, parts);
+            double known = parts.Sum(p => p.Item3);
+            if (_migration.State == "PostCopy")
+            {
+                parts.Add(($"{_migration.SourceHost}, to be fetched", "free", guest - known));
+            }
+
+            // Two copies of a page take up room twice.
+            Bar(paging.Copies > 1 ? "now, each copy counted" : "now", Math.Max(guest, known), parts);
         }
 
         _html.Append("</section>\n");
@@ -210,7 +218,7 @@ internal sealed class HtmlReport
             double width = (ChartWidth - left - 100) * share;
             _html.Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{(i * row) + 16}\">{Text(marks[i].Name)}</text>")
                 .Append(CultureInfo.InvariantCulture, $"<rect class=\"main\" x=\"{left}\" y=\"{(i * row) + 3}\" width=\"{Number(width)}\" height=\"16\"/>")
-                .Append(CultureInfo.InvariantCulture, $"<text x=\"{Number(left + width + 6)}\" y=\"{(i * row) + 16}\">{Text(marks[i].Microseconds.ToString("N0", CultureInfo.InvariantCulture))} µs</text>");
+                .Append(CultureInfo.InvariantCulture, $"<text x=\"{Number(left + width + 6)}\" y=\"{(i * row) + 16}\">{Text(Display.Microseconds(marks[i].Microseconds))}</text>");
         }
 
         _html.Append("</svg>\n");
@@ -222,7 +230,7 @@ internal sealed class HtmlReport
         Properties("the migration", _migration);
         foreach (SplitMigrationTraffic traffic in _migration.Traffic)
         {
-            Properties("sent to a host", traffic);
+            Properties($"sent to {traffic.HostName}", traffic);
         }
 
         if (_paging is not null)

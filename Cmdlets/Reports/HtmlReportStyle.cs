@@ -6,7 +6,7 @@ internal static class HtmlReportStyle
     public const string Css = """
         :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5c6773;--paper:#fff;--line:#d7dce1;--tile:#f4f6f8;--main:#2563a8;--sub0:#d97b1f;--sub1:#7a5cc4;
         --sub2:#2b8a6b;--sub3:#b8527f;--free:#9cc3e6;--never:#dde2e7;--lost:#c02626;--dirty:#d97b1f}
-        @media (prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#9aa5b1;--paper:#15191e;--line:#343c45;--tile:#1f252c;--main:#5b9bd9;--sub0:#e59a4c;
+        @media screen and (prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#9aa5b1;--paper:#15191e;--line:#343c45;--tile:#1f252c;--main:#5b9bd9;--sub0:#e59a4c;
         --sub1:#a48ee0;--sub2:#56b594;--sub3:#d981a8;--free:#3c5f80;--never:#39424c;--lost:#ef6a6a;--dirty:#e59a4c}}
         *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
         main{max-width:820px;margin:0 auto;padding:24px 16px}h1{font-size:1.6rem;margin:0 0 4px}h2{font-size:1.15rem;margin:32px 0 8px}h3{font-size:1rem;margin:16px 0 4px}
@@ -24,6 +24,6 @@ internal static class HtmlReportStyle
         .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}th,td{text-align:right;padding:3px 8px;border-bottom:1px solid var(--line)}
         tbody th{text-align:left;font-weight:400;color:var(--soft)}td{overflow-wrap:anywhere}thead th{color:var(--soft);font-weight:400}details{margin:8px 0}summary{cursor:pointer}
         @media (max-width:600px){svg text{font-size:22px}}
-        @media print{:root{color-scheme:light}body{font-size:11pt}section{break-inside:avoid}main{max-width:none;padding:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+        @media print{:root{color-scheme:light}body{font-size:11pt}section,details,tr,svg{break-inside:avoid}h2,h3,summary{break-after:avoid}main{max-width:none;padding:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
         """;
 }
