@@ -1,4 +1,4 @@
-# The examples of the help and the sample script, run on hosts that have the names they use: kvm1 to kvm4, with the VM bigvm.
+# The examples of the help, the first migration of README and tutorial, and the sample script, run on hosts that have the names they use: kvm1 to kvm4, with the VM bigvm.
 
 BeforeAll {
     . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
@@ -13,16 +13,31 @@ BeforeAll {
     function Limit-Output { begin { $count = 0 } process { $_; if (++$count -eq 2) { break } } }
     function Read-Host { $secure = [Security.SecureString]::new(); $secure.AppendChar('x'); $secure }
 
-    <# Runs a cmdlet's examples; returns the ids of the errors that came. #>
+    <# Runs a cmdlet's examples; only errors with these ids may come. #>
     function Invoke-Example([string] $Name, [string[]] $MayFailWith = @()) {
-        $failures = foreach ($example in @((Get-Help $Name -Full).Examples.Example)) {
+        Invoke-Code @((Get-Help $Name -Full).Examples.Example.Code) $MayFailWith
+    }
+
+    <# Each command of a page's blocks from a heading on, by itself. #>
+    function Invoke-Page([string] $Page, [string] $Heading, [string[]] $MayFailWith = @()) {
+        $text = [IO.File]::ReadAllText([IO.Path]::Combine($root, $Page))
+        $at = $text.IndexOf("`n## $Heading`n")
+        $at | Should -BeGreaterThan 0 -Because "$Page has a part '$Heading'"
+        $blocks = @(foreach ($block in [regex]::Matches($text.Substring($at), '(?ms)^( *)```powershell\r?\n(.*?)^\1```')) { $block.Groups[2].Value }) -join "`n"
+        $commands = @([Management.Automation.Language.Parser]::ParseInput($blocks, [ref] $null, [ref] $null).EndBlock.Statements | ForEach-Object { "$_" })
+        $commands.Count | Should -BeGreaterThan 5
+        Invoke-Code @($commands | Where-Object { $_ -notlike 'Import-Module *' }) $MayFailWith
+    }
+
+    function Invoke-Code([string[]] $Code, [string[]] $MayFailWith) {
+        $failures = foreach ($text in $Code) {
             $raised = @()
             # In examples WhatIf stands for all that would move VMs or take hosts away; what only looks really runs.
             $PSDefaultParameterValues = @{
                 'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true; 'Remove-VmSubHost:WhatIf' = $true; 'Add-VmSubHost:WhatIf' = $true
                 'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:Interval' = 1
             }
-            $text = $example.Code -replace ' -Interval \d+', ' -Interval 0.1' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
+            $text = $text -replace ' -Interval \d+', ' -Interval 0.1' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
             $text = $text.Replace('~/', "$place/")
             $text = $text -replace '(-Continuous[^|\n]*)', '$1 | Limit-Output '
             if ($text -match 'Wait-Job') { $text = ($text -split "`n")[0] }
@@ -105,6 +120,11 @@ Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
     It 'runs the examples of <_> once the VM is split' -ForEach @('Get-SplitMigration', 'Get-VmUnusedMemory', 'Show-VmMemoryMap', 'Get-VmRemotePaging', 'Watch-VmRemotePaging', 'Set-VmRemotePaging', 'Add-VmSubHost', 'Remove-VmSubHost', 'Wait-SplitMigration', 'Export-SplitMigrationReport') {
         # One of them moves the VM again, which its new host is not to do.
         Invoke-Example $_ -MayFailWith 'MainHostIsSource'
+    }
+
+    It 'runs the first migration of <Page>' -ForEach @{ Page = 'README.md'; Heading = 'A first migration by hand' }, @{ Page = 'docs/tutorial.md'; Heading = 'On real hosts' } {
+        # It has been moved already.
+        Invoke-Page $Page $Heading -MayFailWith 'MainHostIsSource', 'VmCannotBeSplit'
     }
 
     It 'has nothing to stop any more' {
