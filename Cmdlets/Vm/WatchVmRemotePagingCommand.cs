@@ -65,8 +65,9 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         WildcardPattern[] patterns = [.. _watched.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
         var sampler = new PagingSampler(name => patterns.Any(p => p.IsMatch(name)));
         HashSet<string> met = [];
-        Look(hosts, sampler, met);
-        foreach (string name in _watched.Where(n => !WildcardPattern.ContainsWildcardCharacters(n) && !met.Contains(n, StringComparer.OrdinalIgnoreCase)))
+        bool complete = true;
+        Look(hosts, sampler, met, () => complete = false);
+        foreach (string name in _watched.Where(n => complete && !WildcardPattern.ContainsWildcardCharacters(n) && !met.Contains(n, StringComparer.OrdinalIgnoreCase)))
         {
             WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{name}'"), name));
         }
@@ -105,13 +106,14 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         }
     }
 
-    private VmRemotePagingSample[] Look(KvmHost[] hosts, PagingSampler sampler, HashSet<string>? met = null)
+    private VmRemotePagingSample[] Look(KvmHost[] hosts, PagingSampler sampler, HashSet<string>? met = null, Action? failed = null)
     {
         var samples = new List<VmRemotePagingSample>();
         ForHosts(
             hosts,
             (host, stop) => host.Connection.ListWorkersAsync(stop),
-            (host, workers) => samples.AddRange(sampler.Take(host, workers, met)));
+            (host, workers) => samples.AddRange(sampler.Take(host, workers, met)),
+            failed);
         return [.. samples];
     }
 
