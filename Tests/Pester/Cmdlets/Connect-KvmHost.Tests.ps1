@@ -204,7 +204,7 @@ Host far
     Port none`
 ")
         try {
-            Assert-Failure ({ Connect-KvmHost near -SshConfigFile $broken } | Should -Throw -ExpectedMessage '*line 2*' -PassThru) SshConfigUnusable InvalidArgument $broken
+            Assert-Failure ({ Connect-KvmHost near -SshConfigFile $broken -ErrorAction Stop } | Should -Throw -ExpectedMessage '*line 2*' -PassThru) SshConfigUnusable InvalidArgument near
         }
         finally {
             [IO.File]::Delete($broken)

@@ -22,9 +22,9 @@ Describe 'Show-VmMemoryMap' {
     }
 
     It 'takes VMs and names with wildcards from the pipeline' {
-        foreach ($drawn in @(Get-KvmVm shared | Show-VmMemoryMap -Width 60 -Height 8), @('sha*', 'nobod*' | Show-VmMemoryMap -Width 60 -Height 8)) {
+        foreach ($drawn in @(Get-KvmVm shared | Show-VmMemoryMap -Width 60 -Height 12), @('sha*', 'nobod*' | Show-VmMemoryMap -Width 60 -Height 12)) {
             $drawn[0] | Should -Match '^shared on source: 256 MiB'
-            $drawn.Count | Should -BeLessOrEqual 8
+            $drawn.Count | Should -BeLessOrEqual 12
         }
     }
 
