@@ -34,7 +34,7 @@ internal sealed class SourceStore : IDisposable
                 SplitId = spec.SplitId,
                 Pages = spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift)),
                 Certificate = spec.Tls ? certificate : null,
-                Peers = spec.Peers.Where(peer => peer.Role == WorkerRole.Main).ToDictionary(peer => peer.Thumbprint, peer => peer.Role),
+                Peers = spec.Peers.Where(peer => peer.Role is WorkerRole.Main or WorkerRole.Sub).ToDictionary(peer => peer.Thumbprint, peer => peer.Role),
             },
             _server.Serve);
         _listener.Start();

@@ -124,6 +124,33 @@ internal sealed unsafe class BulkChannel(RemoteStoreOptions options) : StoreChan
         }
     }
 
+    /// <summary>Has the store forget pages, however long that takes.</summary>
+    /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first, or the channel was disposed.</exception>
+    public void Forget(IReadOnlyList<PageRange> pages, CancellationToken cancellation)
+    {
+        const int pauseMilliseconds = 20;
+        for (bool done = pages.Count == 0; !done;)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            ObjectDisposedException.ThrowIf(Stopping, this);
+            if (Begin())
+            {
+                foreach (var range in pages)
+                {
+                    Discard(range);
+                }
+
+                Close();
+                done = Commit();
+            }
+
+            if (!done)
+            {
+                cancellation.WaitHandle.WaitOne(pauseMilliseconds);
+            }
+        }
+    }
+
     protected override void Connected(FrameConnection connection)
     {
         lock (_lock)
@@ -167,6 +194,15 @@ internal sealed unsafe class BulkChannel(RemoteStoreOptions options) : StoreChan
             Monitor.PulseAll(_lock);
         }
     }
+
+    /// <summary>
+    /// Ends the connection: what was sent and is not acknowledged fails, and the next one begins only when the store has applied all that
+    /// came before on any connection that changes it.
+    /// </summary>
+    public void Interrupt() => Connection?.Abort();
+
+    /// <summary>The store has refused pages for want of room on another connection.</summary>
+    public void NoteFull(string error) => _full |= error.Contains(FullMark, StringComparison.Ordinal);
 
     /// <summary>Discards were acknowledged: there is room again.</summary>
     public void ClearFull() => _full = false;

@@ -156,6 +156,12 @@ internal sealed unsafe class CopyKeeper : IDisposable
     {
         lock (_core.EvictionGate)
         {
+            if (_copies.Expected(store.Index) > 0)
+            {
+                // What is noted of these is so only until they are there.
+                return false;
+            }
+
             int count = 0;
             for (long from = 0; count < BatchPages && _copies.Stale.Next(store.Index, from, FrameHeader.MaxPages, out var run); from = run.End)
             {

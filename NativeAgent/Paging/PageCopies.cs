@@ -21,6 +21,7 @@ internal sealed class PageCopies : IDisposable
     /// <summary>Since when each store is away; 0: it is not.</summary>
     private readonly long[] _awaySince = new long[PageEntry.MaxSubs];
     private readonly bool[] _spare = new bool[PageEntry.MaxSubs];
+    private readonly long[] _expected = new long[PageEntry.MaxSubs];
     private volatile int _wanted;
     private readonly Choice[] _choices = new Choice[2];
 
@@ -100,8 +101,31 @@ internal sealed class PageCopies : IDisposable
     /// <summary>Whether another than <paramref name="store"/> can be asked for it at once.</summary>
     public bool IsElsewhere(int store, int place) => Places.Other(place, store) is var other and >= 0 && Rank(other) >= CanAnswer;
 
-    /// <summary>Pages of which a store has a copy.</summary>
-    public long CopiesAt(int store) => Sum(store, remote: false);
+    /// <summary>Pages of which a store has a copy, or may get one by another way than an eviction.</summary>
+    public long CopiesAt(int store) => Sum(store, remote: false) + Expected(store);
+
+    /// <summary>Pages that may be on their way to a store, or there, without the table's naming it: see <see cref="TryExpect"/>.</summary>
+    public long Expected(int store) => Volatile.Read(ref _expected[store]);
+
+    /// <summary>
+    /// Announces pages that are to be left to a store alone, and are not put there by an eviction: from now on until <see cref="Unexpect"/>
+    /// the store is neither let go, nor held for one that has nothing of its own, nor made to forget stale copies. False: it can't take them.
+    /// </summary>
+    public bool TryExpect(int store, long pages)
+    {
+        // Whoever decides otherwise about the store looks at this afterwards, as this looks at what was decided.
+        Interlocked.Add(ref _expected[store], pages);
+        if (IsUsable(store) && CopiesAt(store) <= _core.Stores[store].LimitPages)
+        {
+            return true;
+        }
+
+        Unexpect(store, pages);
+        return false;
+    }
+
+    /// <summary>They are there and the table says so, or they do not come.</summary>
+    public void Unexpect(int store, long pages) => Interlocked.Add(ref _expected[store], -pages);
 
     /// <summary>Pages that lie at a store and not here.</summary>
     public long RemoteAt(int store) => Sum(store, remote: true);
@@ -231,6 +255,14 @@ internal sealed class PageCopies : IDisposable
             return choice.Store;
         }
 
+        int chosen = Emptiest(not, page);
+        choice = new() { Store = chosen, Not = not, Left = chosen < 0 ? 0 : PagesPerChoice };
+        return chosen;
+    }
+
+    /// <summary>As <see cref="Choose"/>, from any thread and anew each time.</summary>
+    public int Emptiest(int not, long page)
+    {
         int chosen = -1;
         double best = double.MaxValue;
         var stores = _core.Stores;
@@ -244,7 +276,6 @@ internal sealed class PageCopies : IDisposable
             }
         }
 
-        choice = new() { Store = chosen, Not = not, Left = chosen < 0 ? 0 : PagesPerChoice };
         return chosen;
     }
 
@@ -317,7 +348,7 @@ internal sealed class PageCopies : IDisposable
         lock (_core.EvictionGate)
         {
             // No batch that had chosen it before is under way any more.
-            bool alone = false;
+            bool alone = Expected(store) > 0;
             for (long page = 0; page < _core.Table.PageCount && !alone; page++)
             {
                 var entry = _core.Table[page];

@@ -72,6 +72,9 @@ internal sealed unsafe class PageHeat : IDisposable
         set => _policy = value;
     }
 
+    /// <summary>Whether it is a page of the guest's kernel, which should be here. Any thread.</summary>
+    public bool IsPinned(long page) => _pinned is { } pinned && pinned[page];
+
     /// <summary>Whether <paramref name="page"/> is to stay for now; no page for ever, unless it is pinned. The evictor's thread only.</summary>
     /// <param name="limitPages">What may be here.</param>
     public bool Spares(long page, long limitPages)

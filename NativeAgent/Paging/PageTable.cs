@@ -13,7 +13,7 @@ namespace FCtrans.Agent.Paging;
 /// from            to              who, and what has been done before
 /// Unused          Busy            fault thread
 /// Remote          Fetching        fault thread; it asks after this
-/// Remote          Busy            reclaim: the guest's kernel has it in a free block
+/// Remote          Busy            reclaim: the guest's kernel has it in a free block; source drain: a sub-host takes it from the source
 /// Remote          Lost            whoever learns that the sub-host is gone for good
 /// Fetching        Resident        whoever reads its answer, after UFFDIO_COPY
 /// Fetching        ResidentClean   whoever reads its answer, after UFFDIO_COPY with write protection
@@ -30,7 +30,8 @@ namespace FCtrans.Agent.Paging;
 /// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
 /// Busy            Resident        its owner, after lifting the protection, or after UFFDIO_ZEROPAGE
 /// Busy            ResidentClean   its owner, which found nothing to change
-/// Busy            Remote          evictor, after punching the hole; reclaim, which leaves it where it was
+/// Busy            Remote          evictor, after punching the hole; reclaim, which leaves it where it was; source drain likewise, or when
+///                                 the sub-host has it and the source has said that it forgot it
 /// Busy            Unused          evictor, after punching the hole of a page of zeros; no sub-host has a copy, acknowledged; reclaim likewise
 /// </code>
 /// Two rules make it right:

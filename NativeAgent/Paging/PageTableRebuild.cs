@@ -36,7 +36,9 @@ internal static class PageTableRebuild
         long conflicts = 0;
         foreach (var store in stores.Where(s => !gone.Contains(s.Index)).OrderBy(s => s.Options.IsSource))
         {
-            store.Bulk.List(range => conflicts += ClaimBelieved(table, range, store, pairs, stale), cancellation);
+            var passed = new List<PageRange>();
+            store.Bulk.List(range => conflicts += ClaimBelieved(table, range, store, pairs, stale, passed), cancellation);
+            store.Bulk.Forget(passed, cancellation);
         }
 
         return conflicts;
@@ -65,7 +67,8 @@ internal static class PageTableRebuild
         }
     }
 
-    private static long ClaimBelieved(PageTable table, PageRange range, RemoteStore store, bool pairs, StaleCopies stale)
+    private static long ClaimBelieved(
+        PageTable table, PageRange range, RemoteStore store, bool pairs, StaleCopies stale, List<PageRange> passed)
     {
         long conflicts = 0;
         for (long page = range.First; page < range.End;)
@@ -77,7 +80,7 @@ internal static class PageTableRebuild
 
             if (doubted.First > page)
             {
-                conflicts += Claim(table, new(page, doubted.First - page), store, pairs, stale);
+                conflicts += Claim(table, new(page, doubted.First - page), store, pairs, stale, passed);
             }
 
             page = Math.Max(doubted.End, page + 1);
@@ -101,10 +104,12 @@ internal static class PageTableRebuild
     }
 
     /// <summary>
-    /// A sub-host's copy is newer than the source's: at the switch-over no sub-host had what was left at the source, and it gets such
-    /// a page only from here.
+    /// A sub-host's copy goes before the source's: at the switch-over no sub-host had what was left at the source, and what it has taken
+    /// from there counts once it has all of it. The source is to forget its own then, which is noted in <paramref name="passed"/>: what
+    /// the guest does with the page from here on would not be known there.
     /// </summary>
-    private static long Claim(PageTable table, PageRange range, RemoteStore store, bool pairs, StaleCopies stale)
+    private static long Claim(
+        PageTable table, PageRange range, RemoteStore store, bool pairs, StaleCopies stale, List<PageRange> passed)
     {
         int sub = store.Index;
         long conflicts = 0;
@@ -128,6 +133,7 @@ internal static class PageTableRebuild
             {
                 if (store.Options.IsSource)
                 {
+                    passed.Add(run);
                     continue;
                 }
 

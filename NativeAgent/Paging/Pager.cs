@@ -13,6 +13,8 @@ namespace FCtrans.Agent.Paging;
 /// </summary>
 internal sealed class Pager : IDisposable
 {
+    private static readonly TimeSpan s_takesPatience = TimeSpan.FromSeconds(5);
+
     private readonly PagingCore _core;
     private readonly FaultThread _faults;
     private readonly Evictor _evictor;
@@ -158,7 +160,10 @@ internal sealed class Pager : IDisposable
         _copies.Start();
     }
 
-    /// <summary>Begins to fetch by the way what a switch-over left at the source. After <see cref="Start"/>, once the VM runs here for good.</summary>
+    /// <summary>Pages left at the source that went from there to a sub-host and not through this host.</summary>
+    public long TakenBySubHosts => _drain?.Taken ?? 0;
+
+    /// <summary>Begins to empty the source by the way of what a switch-over left there. After <see cref="Start"/>, once the VM runs here for good.</summary>
     /// <param name="source">One of the stores.</param>
     /// <param name="emptied">Called on another thread when nothing is there any more.</param>
     public void DrainSource(RemoteStore source, Action emptied) => _drain = new SourceDrain(_core, source, emptied);
@@ -342,6 +347,9 @@ internal sealed class Pager : IDisposable
         _core.Decide(sub, StoreFate.Gone);
         // No answer of it can come any more, and a batch that waits for it fails.
         _core.Stores[sub].Dispose();
+        _drain?.Abandon(sub);
+        // What it has taken from the source in this moment is told apart from what it has not.
+        SpinWait.SpinUntil(() => _core.Copies.Expected(sub) == 0, s_takesPatience);
         lock (_core.EvictionGate)
         {
             // No batch that was begun before is under way any more: none can make a page Remote there.

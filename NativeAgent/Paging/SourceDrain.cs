@@ -8,10 +8,11 @@ using FCtrans.Contracts;
 namespace FCtrans.Agent.Paging;
 
 /// <summary>
-/// Fetches what a switch-over left at the source, by the way, while faults fetch what the guest wants at once: a thread and a connection
-/// of its own. Goes through the page table again and again until no page names the source any more:
+/// Empties the source of what a switch-over left there, by the way, while faults fetch what the guest wants at once: a thread and a
+/// connection of its own. Goes through the page table again and again until no page names the source any more:
 /// <list type="bullet">
-/// <item>Remote: fetched, some runs under way at once, as long as there is room;</item>
+/// <item>Remote: fetched, some runs under way at once, where it is the guest's kernel's or there is room; else a sub-host takes it
+/// (<see cref="SourceTakes"/>), and only if none can, it is fetched and another page makes room for it;</item>
 /// <item>here (by this or by a fault), but the source still has it: the source gives it up, and when it has said so the page names nobody.
 /// Only then may it be evicted or become unused, so that a restarted worker never takes what the source has for newer.</item>
 /// </list>
@@ -36,12 +37,16 @@ internal sealed unsafe class SourceDrain : IDisposable
     private readonly byte* _pages = (byte*)NativeMemory.AlignedAlloc(RunPages * PageIndex.PageSize, PageIndex.PageSize);
     private readonly Queue<PageRange> _asked = new(Window);
     private readonly List<PageRange> _here = [];
+    private readonly SourceTakes _takes;
+    private readonly List<TakenRun> _taken = [];
+    private readonly List<long> _missing = [];
     private FrameConnection? _connection;
     private uint _sequence;
     private long _fetched;
     private long _lost;
     private bool _moved;
     private long _herePages;
+    private long _pinnedLeft;
 
     /// <param name="core">The pager's.</param>
     /// <param name="store">The source's.</param>
@@ -51,18 +56,31 @@ internal sealed unsafe class SourceDrain : IDisposable
         _core = core;
         _store = store;
         _emptied = emptied;
+        _takes = new(core, store, _stop.Token);
         _thread = new Thread(Run) { IsBackground = true, Name = "source drain" };
         _thread.Start();
     }
 
-    /// <summary>Pages that came by this way.</summary>
+    /// <summary>Pages that came here by this way.</summary>
     public long Fetched => Interlocked.Read(ref _fetched);
+
+    /// <summary>Pages that sub-hosts took.</summary>
+    public long Taken => _takes.Taken;
+
+    /// <inheritdoc cref="SourceTakes.Abandon"/>
+    public void Abandon(int store) => _takes.Abandon(store);
 
     public void Dispose()
     {
         _stop.Cancel();
         Volatile.Read(ref _connection)?.Abort();
+        for (int store = 0; store < PageEntry.MaxSubs; store++)
+        {
+            _takes.Abandon(store);
+        }
+
         _thread.Join();
+        _takes.Dispose();
         NativeMemory.AlignedFree(_pages);
         _stop.Dispose();
     }
@@ -124,6 +142,10 @@ internal sealed unsafe class SourceDrain : IDisposable
 
     private void Pass()
     {
+        long lost = 0;
+        CountPinned();
+        // What sub-hosts had taken when the last connection ended.
+        ReleaseSource();
         for (long page = 0; page < _core.Table.PageCount && !Stopping; page++)
         {
             if (_herePages >= PagesPerRelease)
@@ -140,7 +162,11 @@ internal sealed unsafe class SourceDrain : IDisposable
             switch (entry.State)
             {
                 case PageState.Remote:
-                    page = Ask(page) - 1;
+                    page = Move(page) - 1;
+                    break;
+
+                case PageState.Lost:
+                    lost++;
                     break;
 
                 case PageState.ResidentClean:
@@ -158,7 +184,55 @@ internal sealed unsafe class SourceDrain : IDisposable
             }
         }
 
+        while (_takes.Any && !Stopping)
+        {
+            TakeAnswerOfSubHost();
+        }
+
         ReleaseSource();
+        _lost = lost;
+    }
+
+    private void CountPinned()
+    {
+        _pinnedLeft = 0;
+        for (long page = 0; (page = _core.Table.NextWithContent(page)) >= 0; page++)
+        {
+            _pinnedLeft += _core.Heat.IsPinned(page) && _core.Table[page] == new PageEntry(PageState.Remote, _store.Index) ? 1 : 0;
+        }
+    }
+
+    /// <summary>Brings the pages at the source from <paramref name="first"/> on that lie together to where they belong. Returns the page after them.</summary>
+    private long Move(long first)
+    {
+        bool pinned = _core.Heat.IsPinned(first);
+        // Below what the evictor leaves: what is fetched is not to push out what is here.
+        if (pinned || _core.Table.LocalPages + RunPages + _pinnedLeft < _core.LowPages)
+        {
+            long next = Ask(first);
+            _pinnedLeft = Math.Max(0, _pinnedLeft - (pinned ? next - first : 0));
+            return next;
+        }
+
+        if (_takes.IsFull)
+        {
+            TakeAnswerOfSubHost();
+        }
+
+        long end = _takes.Ask(first);
+        return end > first ? end : Ask(first);
+    }
+
+    private void TakeAnswerOfSubHost()
+    {
+        _takes.TakeAnswer(_taken, _missing);
+        ReleaseSource();
+        foreach (long page in _missing)
+        {
+            Missing(page, new PageEntry(PageState.Remote, _store.Index));
+        }
+
+        _missing.Clear();
     }
 
     /// <summary>Asks for the pages at the source from <paramref name="first"/> on that lie together. Returns the page after them.</summary>
@@ -168,6 +242,12 @@ internal sealed unsafe class SourceDrain : IDisposable
         long limit = Math.Min(first + RunPages, _core.Pages.Ram.BlockOf(first).EndPage);
         while (!_core.HasRoom && !Stopping)
         {
+            if (_takes.Any)
+            {
+                // A guest may wait for one of these.
+                TakeAnswerOfSubHost();
+            }
+
             // What the source still has can't be evicted, so first of all it gives up what it can.
             ReleaseSource();
             _core.WakeEvictor();
@@ -237,7 +317,7 @@ internal sealed unsafe class SourceDrain : IDisposable
             }
             else
             {
-                Missing(range.First + i);
+                Missing(range.First + i, new PageEntry(PageState.Fetching, _store.Index));
             }
         }
 
@@ -273,12 +353,10 @@ internal sealed unsafe class SourceDrain : IDisposable
         }
     }
 
-    private void Missing(long page)
+    private void Missing(long page, PageEntry was)
     {
-        var fetching = new PageEntry(PageState.Fetching, _store.Index);
-        if (_core.Table.TryMove(page, fetching, fetching.With(PageState.Lost)))
+        if (_core.Table.TryMove(page, was, was.With(PageState.Lost)))
         {
-            _lost++;
             _core.Report($"The source no longer has page {page}: its content is lost, and the guest gets a memory error where it touches it.");
             _core.Pages.Poison(page);
             _core.Pages.Wake(new(page, 1));
@@ -299,7 +377,7 @@ internal sealed unsafe class SourceDrain : IDisposable
         _herePages++;
     }
 
-    /// <summary>The source gives up what is here; then these pages are like all others.</summary>
+    /// <summary>The source gives up what is here or at a sub-host; then these pages are like all others.</summary>
     private void ReleaseSource()
     {
         while (_asked.Count > 0)
@@ -307,7 +385,7 @@ internal sealed unsafe class SourceDrain : IDisposable
             TakeAnswer();
         }
 
-        if (_here.Count == 0)
+        if (_here.Count == 0 && _taken.Count == 0)
         {
             return;
         }
@@ -321,6 +399,11 @@ internal sealed unsafe class SourceDrain : IDisposable
             _connection!.Send(FrameHeader.Of(FrameType.Discard, range));
         }
 
+        foreach (var run in _taken)
+        {
+            _connection!.Send(FrameHeader.Of(FrameType.Discard, run.Pages));
+        }
+
         _connection!.Send(FrameHeader.Of(FrameType.Barrier, ++_sequence));
         _connection.Flush();
         if (!_connection.Read(out var answer, _payload) || answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
@@ -329,6 +412,13 @@ internal sealed unsafe class SourceDrain : IDisposable
         }
 
         FailurePoint.Reach("main.drain.released");
+        foreach (var run in _taken)
+        {
+            _takes.Settle(run);
+            _moved = true;
+        }
+
+        _taken.Clear();
         foreach (var range in here)
         {
             for (long page = range.First; page < range.End; page++)

@@ -1,4 +1,7 @@
+using System.Net;
 using System.Runtime.InteropServices;
+using System.Text;
+using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
 
@@ -10,9 +13,11 @@ internal readonly record struct StoreFigures(
 
 /// <summary>
 /// Serves a <see cref="PageStore"/>: give <see cref="Serve"/> to a <see cref="PeerListener"/>, which calls it on each connection's own
-/// thread. Bulk connections change the store, demand connections read it; each handles its frames in order, without allocating.
+/// thread. Bulk and take connections change the store, demand connections read it; each handles its frames in order, without allocating.
 /// </summary>
-internal sealed unsafe class StoreServer(PageStore store)
+/// <param name="store">Not owned.</param>
+/// <param name="source">What can be taken from the VM's source; null: nothing.</param>
+internal sealed unsafe class StoreServer(PageStore store, SourceReader? source = null)
 {
     private long _written;
     private long _read;
@@ -32,13 +37,17 @@ internal sealed unsafe class StoreServer(PageStore store)
         Interlocked.Increment(ref _connections);
         try
         {
-            if (hello.Purpose == ConnectionPurpose.Demand)
+            switch (hello.Purpose)
             {
-                ServeDemand(connection, buffer);
-            }
-            else
-            {
-                ServeBulk(connection, buffer);
+                case ConnectionPurpose.Demand:
+                    ServeDemand(connection, buffer);
+                    break;
+                case ConnectionPurpose.Take:
+                    ServeTake(connection, buffer);
+                    break;
+                default:
+                    ServeBulk(connection, buffer);
+                    break;
             }
         }
         catch (Exception e) when (e is IOException)
@@ -69,7 +78,7 @@ internal sealed unsafe class StoreServer(PageStore store)
             switch (frame.Type)
             {
                 case FrameType.Pages:
-                    Diagnostics.FailurePoint.Reach("sub.storing");
+                    FailurePoint.Reach("sub.storing");
                     store.Put(frame.Range, buffer);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
@@ -97,6 +106,45 @@ internal sealed unsafe class StoreServer(PageStore store)
                 default:
                     throw connection.Refuse($"A store takes no frames of type {(int)frame.Type}.");
             }
+        }
+    }
+
+    /// <summary>Takes pages from the source, run by run. One that the source does not have is not changed here.</summary>
+    private void ServeTake(FrameConnection connection, byte* buffer)
+    {
+        using var reader = (source ?? throw connection.Refuse("This store can't take pages from a source.")).Open();
+        byte[] text = new byte[FrameHeader.MaxEndPointBytes];
+        while (connection.Read(out var frame, text))
+        {
+            if (frame.Type != FrameType.Take || !IPEndPoint.TryParse(Encoding.UTF8.GetString(text, 0, frame.PayloadBytes), out var at))
+            {
+                throw connection.Refuse("A store takes pages from an address and port only.");
+            }
+
+            reader.Read(at, frame.Range, buffer);
+            int count = (int)frame.PageCount;
+            byte* content = buffer + count;
+            FailurePoint.Reach("sub.taking");
+            for (int i = 0; i < count;)
+            {
+                int run = 1;
+                while (i + run < count && buffer[i + run] == buffer[i])
+                {
+                    run++;
+                }
+
+                if (buffer[i] == 1)
+                {
+                    store.Put(new(frame.FirstPage + i, run), content);
+                    content += (long)run * PageIndex.PageSize;
+                    Interlocked.Add(ref _written, run);
+                }
+
+                i += run;
+            }
+
+            connection.Send(FrameHeader.Of(FrameType.TakeDone, frame.Range, frame.Sequence), new ReadOnlySpan<byte>(buffer, count));
+            connection.Flush();
         }
     }
 

@@ -29,6 +29,9 @@ internal readonly record struct FrameHeader(
     /// <summary>The most pages in one Get: its answer has a presence byte a page besides their content.</summary>
     public const int MaxGetPages = MaxPages - 1;
 
+    /// <summary>The longest text of an address and port in a Take.</summary>
+    public const int MaxEndPointBytes = 64;
+
     /// <summary>"FCT1" as a little-endian number.</summary>
     public const uint Magic = 0x31544346;
 

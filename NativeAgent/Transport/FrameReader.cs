@@ -102,6 +102,9 @@ internal static class FrameReader
             && header.PayloadBytes >= header.PageCount
             && (header.PayloadBytes - header.PageCount) % PageIndex.PageSize == 0
             && (header.PayloadBytes - header.PageCount) / PageIndex.PageSize <= header.PageCount,
+        FrameType.Take => header.PageCount is >= 1 and <= FrameHeader.MaxGetPages
+            && header.PayloadBytes is >= 1 and <= FrameHeader.MaxEndPointBytes,
+        FrameType.TakeDone => header.PageCount is >= 1 and <= FrameHeader.MaxGetPages && header.PayloadBytes == header.PageCount,
         FrameType.DeviceState => header.PageCount == 0,
         FrameType.Control => header.PageCount == 0 && header.PayloadBytes >= 1,
         FrameType.Error => header.PageCount == 0,
@@ -118,6 +121,8 @@ internal static class FrameReader
         (ConnectionPurpose.Demand, false) => type is FrameType.GetDone,
         (ConnectionPurpose.Drain, true) => type is FrameType.Get or FrameType.Discard or FrameType.Barrier,
         (ConnectionPurpose.Drain, false) => type is FrameType.GetDone or FrameType.BarrierDone,
+        (ConnectionPurpose.Take, true) => type is FrameType.Take,
+        (ConnectionPurpose.Take, false) => type is FrameType.TakeDone,
         (ConnectionPurpose.Control, true) => type is FrameType.Pinned or FrameType.Located or FrameType.Discard or FrameType.DeviceState
             or FrameType.Control or FrameType.Barrier,
         (ConnectionPurpose.Control, false) => type is FrameType.BarrierDone or FrameType.Control,

@@ -22,6 +22,8 @@ internal enum FrameType : byte
     CompressedPages = 16,
     Pinned = 17,
     RowPages = 18,
+    Take = 19,
+    TakeDone = 20,
 }
 
 /// <summary>What a connection is for; decides which frames it may carry.</summary>
@@ -40,4 +42,7 @@ internal enum ConnectionPurpose : byte
 
     /// <summary>The main host fetches what a switch-over left at the source, beside what faults ask for.</summary>
     Drain = 4,
+
+    /// <summary>The main host has a sub-host take pages from the source, so that they need not come to the main host first.</summary>
+    Take = 5,
 }

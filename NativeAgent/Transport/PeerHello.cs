@@ -63,7 +63,7 @@ internal sealed record PeerHello(
 
         long pages = BinaryPrimitives.ReadInt64LittleEndian(bytes[36..]);
         long limit = BinaryPrimitives.ReadInt64LittleEndian(bytes[44..]);
-        if (bytes[32] is < 1 or > 3 || bytes[33] is < 1 or > 4 || pages is < 1 or > (1L << 40) || limit is < 0 or > (1L << 40))
+        if (bytes[32] is < 1 or > 3 || bytes[33] is < 1 or > 5 || pages is < 1 or > (1L << 40) || limit is < 0 or > (1L << 40))
         {
             throw new ProtocolException("The peer's Hello has a role, purpose or size that does not exist.");
         }

@@ -44,8 +44,9 @@ internal sealed record PeerListenerOptions
 /// A worker's data port. Each connection gets a thread of its own: it does the handshake there and then calls the callback, which may
 /// keep it as long as the connection lives. Who is not a peer of this very split VM is refused and counted.
 /// <para>
-/// A peer has one control and one bulk connection of each stream number. When it opens another, the old one has broken on its side, but frames of it may
-/// still lie in our socket: they are served to the end before the new one gets our Hello. Otherwise an old copy of a page could land on a newer one.
+/// A peer has one control, one bulk and one take connection of each stream number. When it opens another, the old one has broken on its side, but
+/// frames of it may still lie in our socket: they are served to the end before the new one gets our Hello, and before a new bulk connection does
+/// those of a take connection too. Otherwise an old copy of a page could land on a newer one.
 /// </para>
 /// Dispose ends the connections and waits for their threads.
 /// </summary>
@@ -298,7 +299,7 @@ internal sealed class PeerListener : IDisposable
                 throw refusal;
             }
 
-            if (hello.Purpose is ConnectionPurpose.Bulk or ConnectionPurpose.Control)
+            if (hello.Purpose is ConnectionPurpose.Bulk or ConnectionPurpose.Control or ConnectionPurpose.Take)
             {
                 AwaitTurn(connection, (hello.Role, hello.Purpose, hello.Stream));
             }
@@ -318,7 +319,9 @@ internal sealed class PeerListener : IDisposable
     {
         lock (_lock)
         {
-            while (_ordered.TryGetValue(stream, out var old))
+            // What a store was told to take is an old copy too.
+            while (_ordered.TryGetValue(stream, out var old)
+                || (stream.Purpose == ConnectionPurpose.Bulk && _ordered.TryGetValue((stream.Role, ConnectionPurpose.Take, 0), out old)))
             {
                 // What is already in its socket is still read after this; then its thread leaves.
                 old.Abort();
@@ -352,7 +355,9 @@ internal sealed class PeerListener : IDisposable
             or (WorkerRole.Sub, WorkerRole.Source, ConnectionPurpose.Bulk or ConnectionPurpose.Control)
             or (WorkerRole.Source, WorkerRole.Main,
                 ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Drain or ConnectionPurpose.Control)
-            or (WorkerRole.Sub, WorkerRole.Main, ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Control);
+            or (WorkerRole.Source, WorkerRole.Sub, ConnectionPurpose.Demand)
+            or (WorkerRole.Sub, WorkerRole.Main,
+                ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Take or ConnectionPurpose.Control);
         return allowed ? null : $"A {_options.Role} takes no {hello.Purpose} connection from a {hello.Role}.";
     }
 

@@ -465,7 +465,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             // First of all: a restarted worker must not wait for a source that has ended.
             _directory.Rename(Markers.SourceStore, Markers.SourceEmptied);
             source.Retire();
-            WorkerLog.Write("nothing is at the source any more");
+            WorkerLog.Write($"nothing is at the source any more; sub-hosts took {_pager!.TakenBySubHosts} pages from there themselves");
             TellSourceAgain();
             if (_state == "paging")
             {

@@ -15,6 +15,8 @@ namespace FCtrans.Agent.Workers;
 /// </summary>
 internal sealed class SubRole : IWorkerRole
 {
+    private static readonly TimeSpan s_sourcePatience = TimeSpan.FromSeconds(1);
+
     private readonly WorkerSpec _spec;
     private readonly WorkerDirectory _directory;
     private readonly WorkerCertificate _certificate;
@@ -48,7 +50,7 @@ internal sealed class SubRole : IWorkerRole
         long room = Room(path, pages);
         long limit = (long)(_spec.StoreLimitBytes >> PageIndex.PageShift);
         _store = PageStore.Open(path, pages, limit > 0 ? Math.Min(limit, room) : room);
-        _server = new StoreServer(_store);
+        _server = new StoreServer(_store, new SourceReader(at => ConnectToSource(at, pages)));
         _listener = new PeerListener(
             new PeerListenerOptions
             {
@@ -128,6 +130,15 @@ internal sealed class SubRole : IWorkerRole
         }
 
         return Math.Clamp((new DriveInfo(path).AvailableFreeSpace + stored) >> PageIndex.PageShift, 1, pages);
+    }
+
+    private FrameConnection ConnectToSource(IPEndPoint at, long pages)
+    {
+        var source = _spec.Peers.FirstOrDefault(peer => peer.Role == WorkerRole.Source)
+            ?? throw new IOException("This sub-host came after the VM had left its source.");
+        return PeerConnector.Connect(
+            at.Address, at.Port, source.Thumbprint, _certificate,
+            new PeerHello(_spec.SplitId, WorkerRole.Sub, ConnectionPurpose.Demand, pages), s_sourcePatience, _spec.Tls, out _);
     }
 
     private void Serve(FrameConnection connection, PeerHello hello)

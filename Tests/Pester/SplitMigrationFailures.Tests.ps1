@@ -157,7 +157,8 @@ Describe 'A migration whose worker is killed at the commitment or after it' -Tag
         @{ Worker = 'source'; Point = 'source.giving-up'; Mode = 'PostCopy' }
         @{ Worker = 'main'; Point = 'main.drain.released'; Mode = 'PostCopy' }
         @{ Worker = 'main'; Point = 'main.drain.emptied'; Mode = 'PostCopy' }
-        @{ Worker = 'sub1'; Point = 'sub.storing'; Mode = 'PostCopy' }
+        @{ Worker = 'main'; Point = 'main.take.counted'; Mode = 'PostCopy' }
+        @{ Worker = 'sub1'; Point = 'sub.taking'; Mode = 'PostCopy' }
     ) {
         $name = $Point -replace '\W', '-'
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name $name -Memory 512MB
@@ -201,14 +202,15 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
             $atMain = 'main.table-complete', 'main.loaded', 'main.committed', 'main.running'
             Set-FailurePoint $setup.Host.source (($Points | ForEach-Object { "$_=cut" }) -join ';')
             Set-FailurePoint $setup.Host.main (($atMain | ForEach-Object { "$_=cut" }) -join ';')
-            Set-FailurePoint $setup.Host.sub1 'sub.storing=kill'
+            $atSub = $Mode -eq 'PostCopy' ? 'sub.taking' : 'sub.storing'
+            Set-FailurePoint $setup.Host.sub1 "$atSub=kill"
             $result = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
                 Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode $Mode -DataPlaneSecurity $Security
             $result.State | Should -Be 'Completed'
             $result.Reconnects | Should -BeGreaterThan 3
             foreach ($point in $Points) { [IO.File]::Exists($setup.Host.source.PathOf("/run/fctrans/$point.reached")) | Should -BeTrue -Because $point }
             foreach ($point in $atMain) { [IO.File]::Exists($setup.Host.main.PathOf("/run/fctrans/$point.reached")) | Should -BeTrue -Because $point }
-            [IO.File]::Exists($setup.Host.sub1.PathOf('/run/fctrans/sub.storing.reached')) | Should -BeTrue
+            [IO.File]::Exists($setup.Host.sub1.PathOf("/run/fctrans/$atSub.reached")) | Should -BeTrue -Because $atSub
             Get-KvmVm -KvmHost $setup.Connection.source | Should -BeNullOrEmpty
             Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
             (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0

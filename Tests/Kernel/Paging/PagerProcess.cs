@@ -23,6 +23,7 @@ internal sealed class PagerProcess : IDisposable
         [
             "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Guest.ProcessId, lab.Guest.UffdNumber, lab.Guest.RamPath,
             lab.Guest.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused, lab.Copies,
+            lab.Source?.Left ?? 0, lab.Source?.Port ?? 0, lab.Source?.Thumbprint ?? "",
         ];
         foreach (var store in lab.Stores)
         {
@@ -48,7 +49,8 @@ internal sealed class PagerProcess : IDisposable
         }
     }
 
-    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors, remote pages with too few copies, copies that count for nothing.</summary>
+    /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors, remote pages with too few copies, copies that count for nothing, pages
+    /// that sub-hosts took from the source, pages that the source has.</summary>
     public long[] Figures()
     {
         _process.StandardInput.WriteLine();
@@ -108,7 +110,8 @@ internal sealed class PagerProcess : IDisposable
             new HostAddress(ulong.Parse(a[4], CultureInfo.InvariantCulture)), pages, resume);
         var certificate = WorkerCertificate.Load(a[7]);
         var stores = new List<RemoteStore>();
-        for (int i = 11; i < a.Length; i += 2)
+        long left = long.Parse(a[11], CultureInfo.InvariantCulture);
+        for (int i = 14; i < a.Length; i += 2)
         {
             var store = new RemoteStore(new()
             {
@@ -125,11 +128,24 @@ internal sealed class PagerProcess : IDisposable
             stores.Add(store);
         }
 
+        RemoteStore? source = null;
+        var table = new PageTable(pages);
+        if (left > 0)
+        {
+            source = new(TestSource.Options(stores.Count, int.Parse(a[12], CultureInfo.InvariantCulture), a[13], pages, bool.Parse(a[8]) ? certificate : null));
+            source.Start();
+            stores.Add(source);
+            if (!resume)
+            {
+                table.SetRemote(new(0, left), source.Index);
+            }
+        }
+
         var options = new PagerOptions
         {
             Ram = ram,
             Uffd = uffd,
-            Table = new(pages),
+            Table = table,
             Stores = stores,
             LimitPages = long.Parse(a[6], CultureInfo.InvariantCulture),
             TrackUnused = bool.Parse(a[9]),
@@ -141,10 +157,15 @@ internal sealed class PagerProcess : IDisposable
         var pager = resume ? Pager.Resume(options) : new Pager(options);
         pager.Start();
         Console.WriteLine("paging");
+        if (source is not null)
+        {
+            pager.DrainSource(source, source.Retire);
+        }
+
         while (Console.ReadLine() is not null)
         {
             var f = pager.Snapshot();
-            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages} {f.StaleCopies}");
+            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages} {f.StaleCopies} {pager.TakenBySubHosts} {(source is null ? 0 : pager.CopiesAt(source.Index))}");
         }
 
         return 0;

@@ -16,7 +16,7 @@ internal sealed class PagingLab : IDisposable
     private Userfaultfd? _uffd;
     private PageTable? _table;
 
-    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1)
+    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1, long left = 0)
     {
         Copies = copies;
         Pages = pages;
@@ -28,7 +28,16 @@ internal sealed class PagingLab : IDisposable
         StateDirectory = System.IO.Directory.CreateDirectory(Path.Combine(Directory, "state")).FullName;
         Stores = [.. Enumerable.Range(0, stores).Select(i => new TestStore(this, i, storeLimit == 0 ? pages : storeLimit))];
         Guest = new(Directory, pages, threads, used);
+        if (left > 0)
+        {
+            Source = new(this, left);
+            Source.Start();
+            Guest.Ask($"adopt 0 {left}", "adopted");
+        }
     }
+
+    /// <summary>Where the VM's first pages were left; null: nowhere.</summary>
+    public TestSource? Source { get; }
 
     public long Pages { get; }
 
@@ -141,6 +150,7 @@ internal sealed class PagingLab : IDisposable
         }
 
         Guest.Dispose();
+        Source?.Dispose();
         foreach (var store in Stores)
         {
             store.Dispose();

@@ -69,6 +69,18 @@ internal sealed class TestGuest : IDisposable
         return Expect(answer);
     }
 
+    /// <summary>The content of a page in generation 1, as guest.c has it.</summary>
+    public static void FillAdopted(long page, Span<ulong> words)
+    {
+        for (int i = 0; i < words.Length; i++)
+        {
+            ulong x = unchecked(((ulong)page * 0x9E3779B97F4A7C15) ^ 0xC2B2AE3D27D4EB4F ^ ((ulong)i * 0x165667B19E3779F9));
+            x ^= x >> 29;
+            x = unchecked(x * 0xBF58476D1CE4E5B9);
+            words[i] = x ^ (x >> 32);
+        }
+    }
+
     public void Run() => Ask("run", "running");
 
     public long Operations() => Ask("ops", "ops")[0];

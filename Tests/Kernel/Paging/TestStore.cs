@@ -41,7 +41,7 @@ internal sealed class TestStore : IDisposable
     public void Start()
     {
         Pages = PageStore.Open(_directory, _lab.Pages, LimitPages);
-        Server = new(Pages);
+        Server = new(Pages, new SourceReader(ConnectToSource));
         _listener = new(
             new()
             {
@@ -73,6 +73,10 @@ internal sealed class TestStore : IDisposable
         Stop();
         File.Delete(Path.Combine(_directory, PageStore.FileName));
     }
+
+    private FrameConnection ConnectToSource(IPEndPoint at) => PeerConnector.Connect(
+        at.Address, at.Port, _lab.Source!.Thumbprint, _certificate,
+        new PeerHello(PagingLab.SplitId, WorkerRole.Sub, ConnectionPurpose.Demand, _lab.Pages), TimeSpan.FromSeconds(1), _lab.Tls, out _);
 
     public RemoteStoreOptions Options(WorkerCertificate main) => new()
     {

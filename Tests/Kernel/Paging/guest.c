@@ -7,6 +7,7 @@
  *   ops             answers "ops OPS ERRORS BUSERRORS"
  *   touch A B       reads pages A to B that were never written; each must be zeros; answers "touched PAGES ERRORS BUSERRORS"
  *   fill A B        writes pages A to B; answers "filled PAGES ERRORS BUSERRORS"
+ *   adopt A B       pages A to B have the content of generation 1 already, wherever it is; answers "adopted PAGES"
  *   write P         writes page P; answers "wrote P" when it is done
  *   read P          verifies page P in full; answers "read P ERRORS BUSERRORS"
  *   poke O V        writes the 32 bits V at byte O; answers "poked O" when it is done
@@ -194,6 +195,10 @@ int main(int count, char **values)
             for (long p = a; p < b; p++)
                 guarded(write_next, p);
             printf("filled %ld %ld %ld\n", b - a, atomic_load(&errors), atomic_load(&buserrors));
+        } else if (sscanf(line, "adopt %ld %ld", &a, &b) == 2 && a >= 0 && b <= pages) {
+            for (long p = a; p < b; p++)
+                generation[p] = 1;
+            printf("adopted %ld\n", b - a);
         } else if (sscanf(line, "write %ld", &a) == 1 && a >= 0 && a < pages) {
             guarded(write_next, a);
             printf("wrote %ld\n", a);

@@ -1,7 +1,9 @@
 using System.Net;
+using System.Text;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
@@ -114,6 +116,62 @@ public sealed unsafe class LeftPagesTests : IDisposable
         using var control = Connect(listener, ConnectionPurpose.Control);
         control.SendText(FrameType.Control, (byte)ControlCode.End, "done");
         Assert.True(server.Over.WaitOne(TimeSpan.FromSeconds(30)));
+    }
+
+    [Fact]
+    public void A_sub_host_takes_pages_from_the_source_and_leaves_alone_what_the_source_has_not()
+    {
+        using var left = Keep(new PageRange(100, 50));
+        using var server = new LeftPagesServer { Pages = left };
+        using var source = new PeerListener(
+            new PeerListenerOptions
+            {
+                Address = IPAddress.Loopback, Role = WorkerRole.Source, SplitId = SplitId, Pages = Pages, Certificate = null,
+                Peers = new Dictionary<string, WorkerRole> { ["main"] = WorkerRole.Main, ["sub"] = WorkerRole.Sub },
+            },
+            server.Serve);
+        source.Start();
+        using var store = PageStore.Open(_directory, Pages, Pages);
+        var stores = new StoreServer(store, new SourceReader(at => PeerConnector.Connect(
+            at.Address, at.Port, "", null, new PeerHello(SplitId, WorkerRole.Sub, ConnectionPurpose.Demand, Pages), TimeSpan.FromSeconds(10), tls: false, out _)));
+        using var sub = new PeerListener(
+            new PeerListenerOptions
+            {
+                Address = IPAddress.Loopback, Role = WorkerRole.Sub, SplitId = SplitId, Pages = Pages, Certificate = null,
+                Peers = new Dictionary<string, WorkerRole> { ["main"] = WorkerRole.Main },
+            },
+            stores.Serve);
+        sub.Start();
+        byte[] buffer = new byte[FrameHeader.MaxPayloadBytes];
+        using (var take = Connect(sub, ConnectionPurpose.Take))
+        {
+            take.Send(FrameHeader.Of(FrameType.Take, new PageRange(98, 4), 3), Encoding.UTF8.GetBytes($"127.0.0.1:{source.Port}"));
+            take.Send(FrameHeader.Of(FrameType.Take, new PageRange(140, 15), 4), Encoding.UTF8.GetBytes($"127.0.0.1:{source.Port}"));
+            take.Flush();
+            Assert.True(take.Read(out var answer, buffer));
+            Assert.Equal((FrameType.TakeDone, 3u, 4), (answer.Type, answer.Sequence, answer.PayloadBytes));
+            Assert.Equal([0, 0, 1, 1], buffer.AsSpan(0, 4).ToArray());
+            Assert.True(take.Read(out answer, buffer));
+            Assert.Equal((FrameType.TakeDone, 4u), (answer.Type, answer.Sequence));
+        }
+
+        Assert.Equal((12L, 12L), (store.StoredPages, stores.Figures.PagesWritten));
+        Assert.False(store.Has(99));
+        byte[] page = new byte[PageIndex.PageSize];
+        fixed (byte* p = page)
+        {
+            Assert.True(store.TryGet(149, p));
+        }
+
+        Assert.All(page, b => Assert.Equal(149 + 1, b));
+        // A sub-host may ask, and no more; and it may ask the source, and nobody may have it ask but the main host.
+        var refused = Assert.Throws<PeerConnectionException>(() => PeerConnector.Connect(
+            IPAddress.Loopback, source.Port, "", null, new PeerHello(SplitId, WorkerRole.Sub, ConnectionPurpose.Bulk, Pages), TimeSpan.FromSeconds(10), tls: false, out _));
+        Assert.True(refused.IsRefused);
+        using var nobody = Connect(sub, ConnectionPurpose.Take);
+        nobody.Send(FrameHeader.Of(FrameType.Take, new PageRange(100, 1), 5), "localhost"u8);
+        nobody.Flush();
+        Assert.Throws<ProtocolException>(() => nobody.Read(out _, buffer));
     }
 
     private string PagesPath => Path.Combine(_directory, "left");

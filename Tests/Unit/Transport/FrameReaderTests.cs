@@ -42,6 +42,7 @@ public sealed class FrameReaderTests
         Add("barrier with pages", new(FrameType.Barrier, 0, 0, 1, 0, 1));
         Add("a Get on a bulk connection", new(FrameType.Get, 0, 0, 1, 0, 1));
         Add("an answer from the asking side", new(FrameType.BarrierDone, 0, 0, 1, 0, 0));
+        Add("a Take on a bulk connection", new(FrameType.Take, 0, 14, 1, 0, 1));
         Add("a second Hello", new(FrameType.Hello, 0, PeerHello.Size, 0, 0, 0));
         return data;
     }
@@ -89,7 +90,7 @@ public sealed class FrameReaderTests
             // Pure noise would never get past the magic: plausible frames, half of them with a few bytes changed.
             int count = random.Next(3) == 0 ? 0 : random.Next(-2, 300);
             var header = new FrameHeader(
-                (FrameType)random.Next(0, 19), random.Next(2) == 0 ? (byte)0 : (byte)random.Next(256), random.Next(2) == 0 ? 0 : count * 4096 + random.Next(0, 3),
+                (FrameType)random.Next(0, 22), random.Next(2) == 0 ? (byte)0 : (byte)random.Next(256), random.Next(2) == 0 ? 0 : count * 4096 + random.Next(0, 3),
                 (uint)random.Next(), random.NextInt64(-10, VmPages + 10), count);
             header.Write(bytes);
             if (i % 2 == 0)

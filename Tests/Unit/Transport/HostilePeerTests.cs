@@ -101,6 +101,7 @@ public sealed unsafe class HostilePeerTests : IDisposable
         "bulk" => [new(ConnectionPurpose.Bulk, Store), new(ConnectionPurpose.Bulk, Receiver)],
         "demand" => [new(ConnectionPurpose.Demand, Store), new(ConnectionPurpose.Demand, LeftPages)],
         "drain" => [new(ConnectionPurpose.Drain, LeftPages)],
+        "take" => [new(ConnectionPurpose.Take, Store)],
         _ => [new(ConnectionPurpose.Control, Receiver)],
     };
 
@@ -128,7 +129,8 @@ public sealed unsafe class HostilePeerTests : IDisposable
         string path = Directory.CreateDirectory(Path.Combine(_directory, "store")).FullName;
         using (var store = PageStore.Open(path, Pages, 16))
         {
-            new StoreServer(store).Serve(connection, new PeerHello(new string('0', 32), WorkerRole.Source, connection.Purpose, Pages));
+            var source = new SourceReader(at => throw new IOException($"nobody listens at {at}"));
+            new StoreServer(store, source).Serve(connection, new PeerHello(new string('0', 32), WorkerRole.Source, connection.Purpose, Pages));
         }
 
         using var file = SparseFile.Open(Path.Combine(path, PageStore.FileName), write: false);
