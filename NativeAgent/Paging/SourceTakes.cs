@@ -118,6 +118,7 @@ internal sealed class SourceTakes : IDisposable
             Fail(store, e);
         }
 
+        FailurePoint.Reach("main.take.asked");
         return range.End;
     }
 

@@ -72,6 +72,33 @@ public sealed class SourceDrainTests
         Assert.Equal(0, third.Figures()[4]);
     }
 
+    /// <summary>
+    /// The sub-host takes the pages, and nobody hears of it; they are taken again, by whichever sub-host. One that lists all that is
+    /// anywhere finds each page once.
+    /// </summary>
+    [Fact]
+    public void What_was_taken_unheard_counts_for_nothing()
+    {
+        const string Point = "main.take.asked";
+        using var lab = new PagingLab(pages: 8_000, used: 6_000, limit: 2_000, stores: 3, left: 6_000);
+        using (var pager = lab.StartPagerProcess(resume: false, Point + "=cut"))
+        {
+            pager.WaitUntilPaging();
+            lab.Guest.Run();
+            PagingLab.WaitFor(() => File.Exists(Path.Combine(lab.Directory, Point + ".reached")), "the connections are cut");
+            PagingLab.WaitFor(() => pager.Figures() is var f && f[Left] == 0 && f[Stale] == 0, "the source is empty, and nothing old is left");
+            lab.Guest.Ask("stop", "stopped");
+            pager.Kill();
+        }
+
+        using var next = lab.StartPagerProcess(resume: true);
+        next.WaitUntilPaging();
+        Assert.Equal(0, next.Figures()[4]);
+        lab.Guest.Run();
+        PagingLab.WaitFor(() => next.Figures()[0] > 2_000, "it goes on");
+        Assert.Equal((6_000, 0, 0), lab.Guest.StopAndVerify());
+    }
+
     /// <summary>Told to take pages, a sub-host dies; its pages come another way, and what it had taken counts for nothing.</summary>
     [Theory]
     [InlineData("main.take.asking")]
