@@ -84,10 +84,12 @@ internal sealed class HtmlReport
         }
 
         const int row = 26;
-        _html.Append("<section><h2>Time line</h2><p>Each round sends what is used and has changed; its width is its time. What is left after the last comes from the source once the VM runs on its new host.</p>\n");
+        string rest = _migration.LeftBytesAtSwitchOver > 0
+            ? "What is left after the last comes from the source once the VM runs on its new host." : "The VM stands still in the last.";
+        _html.Append(CultureInfo.InvariantCulture, $"<section><h2>Time line</h2><p>Each round sends what is used and has changed; its width is its time. {rest}</p>\n");
         double whole = Math.Max(_migration.Rounds.Sum(r => r.Seconds), 1e-9);
         ulong most = Math.Max(1, _migration.Rounds.Max(r => Math.Max(r.BytesSent, r.DirtyPages * 4096)));
-        int height = 2 * row * 4;
+        int height = row * 5;
         _html.Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 -26 {ChartWidth} {height + 52}\" role=\"img\" aria-label=\"Bytes sent and changed in each round\">\n");
         double x = 0;
         foreach (SplitMigrationRound round in _migration.Rounds)
@@ -107,8 +109,8 @@ internal sealed class HtmlReport
         _html.Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"0\" x2=\"{ChartWidth}\" y1=\"{height}\" y2=\"{height}\"/>")
             .Append(CultureInfo.InvariantCulture, $"<line class=\"axis\" x1=\"0\" x2=\"{ChartWidth}\" y1=\"0\" y2=\"0\"/><text class=\"end\" x=\"{ChartWidth}\" y=\"-6\">{Text(Display.Bytes(most))}</text>")
             .Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{height + 20}\">0</text><text class=\"end\" x=\"{ChartWidth}\" y=\"{height + 20}\">{Text(Display.Seconds(whole))}</text></svg>\n")
-            .Append("<p class=\"key\"><i class=\"sent\"></i> sent <i class=\"dirty\"></i> changed by the guest before it</p>\n");
-        _html.Append("<div class=\"scroll\"><table><thead><tr><th>round</th><th>time</th><th>sent</th><th>changed</th><th>changed a second</th><th>left after it</th><th>unused</th></tr></thead><tbody>\n");
+            .Append("<p class=\"key\"><span><i class=\"sent\"></i> sent</span> <span><i class=\"dirty\"></i> changed by the guest before it</span></p>\n");
+        _html.Append("<div class=\"scroll\"><table class=\"rounds\"><thead><tr><th>round</th><th>time</th><th>sent</th><th>changed</th><th>changed a second</th><th>left after it</th><th>unused</th></tr></thead><tbody>\n");
         SplitMigrationRound? before = null;
         for (int i = 0; i < _migration.Rounds.Count; i++)
         {
@@ -184,8 +186,9 @@ internal sealed class HtmlReport
 
         _html.Append("<section><h2>Remote paging since the switch-over</h2>\n<section class=\"tiles\">");
         Tile("pages fetched", paging.PageIns.ToString("N0", CultureInfo.InvariantCulture));
+        Tile("of them ahead of need", paging.PrefetchedPages.ToString("N0", CultureInfo.InvariantCulture));
         Tile("pages pushed out", paging.PageOuts.ToString("N0", CultureInfo.InvariantCulture));
-        Tile("answered with zeros", paging.UnusedFaults.ToString("N0", CultureInfo.InvariantCulture));
+        Tile("fresh pages, of zeros", paging.UnusedFaults.ToString("N0", CultureInfo.InvariantCulture));
         Tile("errors", paging.Errors.ToString("N0", CultureInfo.InvariantCulture));
         _html.Append("</section>\n<h3>How long the guest waited</h3>\n");
         Latency("for memory on a sub-host", paging.RemoteFaultLatency);
@@ -210,7 +213,7 @@ internal sealed class HtmlReport
         const int row = 24;
         const int left = 84;
         const double decades = 7;
-        _html.Append(CultureInfo.InvariantCulture, $"<p>{Text(label)}: {figures.Count.ToString("N0", CultureInfo.InvariantCulture)} times</p>")
+        _html.Append(CultureInfo.InvariantCulture, $"<p>{Text(label)}: {figures.Count.ToString("N0", CultureInfo.InvariantCulture)} times, of which at most so long (the bars are logarithmic):</p>")
             .Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 0 {ChartWidth} {(row * marks.Length) + 4}\" role=\"img\" aria-label=\"{Text(label)}\">");
         for (int i = 0; i < marks.Length; i++)
         {
@@ -255,7 +258,9 @@ internal sealed class HtmlReport
                 string[] names => string.Join(", ", names),
                 ulong[] numbers => string.Join(", ", numbers.Select(n => property.Name.Contains("Bytes", StringComparison.Ordinal) ? Display.Bytes(n) : n.ToString("N0", CultureInfo.InvariantCulture))),
                 ulong n when property.Name.Contains("Bytes", StringComparison.Ordinal) => $"{n.ToString("N0", CultureInfo.InvariantCulture)} ({Display.Bytes(n)})",
+                double d when property.Name.Contains("Bytes", StringComparison.Ordinal) => $"{d.ToString("N0", CultureInfo.InvariantCulture)} ({Display.Bytes(d)})",
                 double d => d.ToString("N3", CultureInfo.InvariantCulture),
+                int or uint or ulong or long when !property.Name.EndsWith("ProcessId", StringComparison.Ordinal) => string.Format(CultureInfo.InvariantCulture, "{0:N0}", value),
                 DateTime time => time.ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture),
                 IFormattable plain => plain.ToString(null, CultureInfo.InvariantCulture),
                 bool yes => yes ? "yes" : "no",

@@ -23,7 +23,8 @@ internal static class HtmlReportStyle
         i.sub1{background:var(--sub1)}i.sub2{background:var(--sub2)}i.sub3{background:var(--sub3)}i.free{background:var(--free)}i.never{background:var(--never)}i.lost{background:var(--lost)}
         .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}th,td{text-align:right;padding:3px 8px;border-bottom:1px solid var(--line)}
         tbody th{text-align:left;font-weight:400;color:var(--soft)}td{overflow-wrap:anywhere}thead th{color:var(--soft);font-weight:400}details{margin:8px 0}summary{cursor:pointer}
-        @media (max-width:600px){svg text{font-size:22px}}
-        @media print{:root{color-scheme:light}body{font-size:11pt}section,details,tr,svg{break-inside:avoid}h2,h3,summary{break-after:avoid}main{max-width:none;padding:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+        .rounds td{white-space:nowrap}
+        @media (max-width:600px){svg text{font-size:22px}main{padding:16px 12px}.rounds{font-size:.8rem}.rounds th,.rounds td{padding:3px 5px}}
+        @media print{:root{color-scheme:light}body{font-size:11pt}tr,svg,.tiles{break-inside:avoid}table{font-size:9pt}h2,h3,summary{break-after:avoid}main{max-width:none;padding:0}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
         """;
 }

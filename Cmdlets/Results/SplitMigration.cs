@@ -41,7 +41,7 @@ public sealed class SplitMigration
         DataPlaneSecurity = status.Tls || spec.Tls ? "Tls" : "None";
         LeftBytesAtSwitchOver = Pages(status.LeftPagesAtSwitchOver);
         PostCopySeconds = status.PostCopySeconds;
-        EstimatedSecondsLeft = status.EstimatedSecondsLeft >= 0 ? status.EstimatedSecondsLeft : null;
+        EstimatedSecondsLeft = HasEnded ? 0 : status.EstimatedSecondsLeft >= 0 ? status.EstimatedSecondsLeft : null;
         Reconnects = (int)status.Reconnects;
         DeviceStateBytes = status.DeviceStateBytes;
         UnusedMethod = status.UnusedMethod;
@@ -156,7 +156,7 @@ public sealed class SplitMigration
     /// <summary>From the VM running on the main host to the source having nothing any more.</summary>
     public double PostCopySeconds { get; }
 
-    /// <summary>Until the end, as it goes now; null: the guest writes as fast as it is sent.</summary>
+    /// <summary>Until the end, as it goes now; 0 when it has ended; null: the guest writes as fast as it is sent.</summary>
     public double? EstimatedSecondsLeft { get; }
 
     /// <summary>How often a lost connection between hosts was opened again.</summary>

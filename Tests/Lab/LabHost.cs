@@ -165,7 +165,9 @@ public sealed class LabHost : IDisposable
         string[] arguments =
         [
             "--hostname", Name, "--shm", ShmBytes.ToString(), "--keep", LabPaths.Repository, "--keep", Directory,
-            "--overlay", "/etc", "--overlay", "/var", "--overlay", "/root", "--overlay", "/home", "--", "/bin/sh", "-c", script,
+            "--overlay", "/etc", "--overlay", "/var", "--overlay", "/root", "--overlay", "/home", "--",
+            // Ctrl+C at a terminal is meant for whoever uses the lab: a host has a session of its own.
+            "setsid", "/bin/sh", "-c", script,
         ];
         foreach (string argument in arguments)
         {

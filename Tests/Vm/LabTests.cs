@@ -34,6 +34,9 @@ public sealed class LabTests : IDisposable
         Assert.Equal(["lab-second", (64L << 20).ToString()], seen.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => l.Trim()));
         Assert.False(File.Exists("/etc/mark") || File.Exists("/var/lib/mark") || File.Exists("/root/mark"));
         Assert.DoesNotContain("dotnet", _first.Exec("cat /proc/[0-9]*/comm").Output, StringComparison.Ordinal);
+        // Ctrl+C for whoever uses the lab must not reach a host: its sshd leads a session.
+        string[] stat = _first.Exec("cat /run/sshd.pid; cut -d' ' -f6 /proc/$(cat /run/sshd.pid)/stat").Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal(stat[0], stat[1]);
     }
 
     [Fact]
