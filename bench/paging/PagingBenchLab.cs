@@ -59,7 +59,8 @@ internal sealed class PagingBenchLab : IDisposable
     }
 
     /// <summary>Half of the memory fits here; the guest touches all of it, some far more often. Touches a second, and page-ins for each.</summary>
-    public (double Rate, double PageIns) Skewed(EvictionPolicy policy)
+    /// <param name="order">skewed; or swept: what it touches often would fit, but beside that it reads through more than does.</param>
+    public (double Rate, double PageIns) Skewed(EvictionPolicy policy, string order)
     {
         long touches = _pages * 15;
         using var guest = new PagingGuest(_guest, _directory, _pages);
@@ -68,8 +69,28 @@ internal sealed class PagingBenchLab : IDisposable
         string[] store = program.Expect("store");
         using var pager = new PagingUnderTest(
             guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], null, _pages, true, _pages / 2, policy);
-        Touched touched = guest.Touch(2, "skewed", "remote", 0, touches);
+        Touched touched = guest.Touch(2, order, "remote", 0, touches);
         return (touched.PagesPerSecond(touches), pager.Pager.Snapshot().PageIns / (double)touches);
+    }
+
+    /// <summary>
+    /// The guest has touched all of its memory, half of which fits here, and touches nothing any more. Seconds of CPU that this process
+    /// then takes in a minute, the pager in it, and how often a second its threads wake up.
+    /// </summary>
+    public (double CpuSeconds, double Wakes) Quiet(TimeSpan time)
+    {
+        using var guest = new PagingGuest(_guest, _directory, _pages);
+        string[] store = _tls;
+        using var pager = new PagingUnderTest(
+            guest, int.Parse(store[0], CultureInfo.InvariantCulture), store[1], _certificate, _pages, true, _pages / 2);
+        guest.Touch(1, "ordered", "remote", 0, _pages);
+        // What is too much leaves, and the last pages asked for ahead come.
+        Thread.Sleep(TimeSpan.FromSeconds(2));
+        long wakes = Wakes();
+        TimeSpan cpu = Environment.CpuUsage.TotalTime;
+        Thread.Sleep(time);
+        double minutes = time.TotalMinutes;
+        return ((Environment.CpuUsage.TotalTime - cpu).TotalSeconds / minutes, (Wakes() - wakes) / time.TotalSeconds);
     }
 
     public void Dispose()
@@ -79,6 +100,11 @@ internal sealed class PagingBenchLab : IDisposable
         _tlsStore.Dispose();
         _certificate.Dispose();
     }
+
+    /// <summary>Times that a thread of this process gave up the CPU to wait, so far.</summary>
+    private static long Wakes() => Directory.EnumerateDirectories("/proc/self/task").Sum(static thread => long.Parse(
+        File.ReadLines(Path.Combine(thread, "status")).First(static line => line.StartsWith("voluntary_ctxt_switches:", StringComparison.Ordinal)).Split(':')[1],
+        CultureInfo.InvariantCulture));
 
     private PagingUnderTest Start(PagingGuest guest, bool tls, long remote, bool prefetch)
     {

@@ -1,10 +1,12 @@
 /* Plays the guest for the paging benchmark: maps a RAM file, opens a userfaultfd for it and keeps it, as QEMU does, and touches pages.
  *   guest RAMFILE PAGES
  * Prints "ready UFFD ADDRESS"; then takes lines on stdin:
- *   touch THREADS ordered|random|skewed remote|fresh FIRST COUNT
+ *   touch THREADS ordered|random|skewed|swept remote|fresh FIRST COUNT
  * Each page of FIRST .. FIRST + COUNT - 1 is read once, by one thread: in order, each thread its own part, or shuffled. Its first word
  * must be its number + 1 (remote) or 0 (fresh). With "skewed" instead of an order, COUNT touches go to all pages, half of them to the
- * hottest tenth and each fourth a write. Answers "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS", latencies in nanoseconds.
+ * hottest tenth and each fourth a write. "swept" is that within the first quarter of the memory, while each fourth touch goes on with a
+ * sweep that reads the other three quarters in order, again and again.
+ * Answers "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS", latencies in nanoseconds.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -21,8 +23,8 @@
 static volatile uint64_t *ram;
 static long pages, count, most;
 static uint32_t *order, *nanoseconds;
-static int threads, fresh, skewed;
-static long errors;
+static int threads, fresh, skewed, swept;
+static long errors, hand;
 static pthread_barrier_t begin;
 
 static uint64_t now(void)
@@ -38,13 +40,17 @@ static void *touch(void *argument)
     uint64_t x = 0x9E3779B97F4A7C15ull * (me + 1);
     pthread_barrier_wait(&begin);
     for (long i = count * me / threads; i < count * (me + 1) / threads; i++) {
-        if (skewed) {
+        if (swept && i % 4 == 3) {
+            /* One sweep, whichever thread goes on with it. */
+            order[i] = pages / 4 + __atomic_fetch_add(&hand, 1, __ATOMIC_RELAXED) % (pages - pages / 4);
+        } else if (skewed) {
+            long among = swept ? pages / 4 : pages;
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
             double u = (x >> 11) / (double)(1ull << 53);
             /* The fourth power: self-similar; spread over the memory, so that hot pages are not neighbours. */
-            order[i] = (uint64_t)(u * u * u * u * pages) * 7919 % pages;
+            order[i] = (uint64_t)(u * u * u * u * among) * 7919 % among;
         }
         uint64_t start = now();
         uint64_t word = ram[(uint64_t)order[i] * 512];
@@ -82,10 +88,12 @@ int main(int argc, char **argv)
     while (fgets(line, sizeof line, stdin)) {
         long first;
         if (sscanf(line, "touch %d %19s %19s %ld %ld", &threads, how, what, &first, &count) != 5 || threads < 1 || threads > 64
-            || first < 0 || count < 1 || count > most || (first + count > pages && strcmp(how, "skewed")))
+            || first < 0 || count < 1 || count > most || (first + count > pages && strcmp(how, "skewed") && strcmp(how, "swept")))
             return 4;
         fresh = !strcmp(what, "fresh");
-        skewed = !strcmp(how, "skewed");
+        swept = !strcmp(how, "swept");
+        skewed = swept || !strcmp(how, "skewed");
+        hand = 0;
         for (long i = 0; i < count; i++)
             order[i] = first + i;
         uint64_t x = 88172645463325252ull;

@@ -71,6 +71,14 @@ internal sealed class PagerProcess : IDisposable
         }
     }
 
+    /// <summary>How often its threads begin to wait within a time: each but the last is a wake-up.</summary>
+    public long WakesWithin(TimeSpan time)
+    {
+        Dictionary<string, long> before = Waits();
+        Thread.Sleep(time);
+        return Waits().Sum(thread => thread.Value - before.GetValueOrDefault(thread.Key));
+    }
+
     public void Kill()
     {
         _process.Kill();
@@ -98,6 +106,26 @@ internal sealed class PagerProcess : IDisposable
     {
         Kill();
         _process.Dispose();
+    }
+
+    /// <summary>By thread.</summary>
+    private Dictionary<string, long> Waits()
+    {
+        var waits = new Dictionary<string, long>();
+        foreach (string thread in Directory.EnumerateDirectories($"/proc/{_process.Id}/task"))
+        {
+            try
+            {
+                string line = File.ReadLines(Path.Combine(thread, "status")).First(l => l.StartsWith("voluntary_ctxt_switches:", StringComparison.Ordinal));
+                waits[thread] = long.Parse(line.Split(':')[1], CultureInfo.InvariantCulture);
+            }
+            catch (IOException)
+            {
+                // It has ended in between.
+            }
+        }
+
+        return waits;
     }
 
     /// <summary>The process itself.</summary>
