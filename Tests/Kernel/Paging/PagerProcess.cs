@@ -21,8 +21,8 @@ internal sealed class PagerProcess : IDisposable
         var start = new ProcessStartInfo("dotnet") { RedirectStandardInput = true, RedirectStandardOutput = true };
         List<object> arguments =
         [
-            "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Guest.ProcessId, lab.Guest.UffdNumber, lab.Guest.RamPath,
-            lab.Guest.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused, lab.Copies,
+            "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Process.ProcessId, lab.Process.UffdNumber, lab.Process.RamPath,
+            lab.Process.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused, lab.Copies,
             lab.Source?.Left ?? 0, lab.Source?.Port ?? 0, lab.Source?.Thumbprint ?? "",
         ];
         foreach (var store in lab.Stores)

@@ -12,11 +12,30 @@ internal sealed class PagingLab : IDisposable
     public const string SplitId = "00112233445566778899aabbccddeeff";
 
     private readonly List<RemoteStore> _remote = [];
+    private readonly TestGuest? _guest;
     private GuestRam? _ram;
     private Userfaultfd? _uffd;
     private PageTable? _table;
 
     public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1, long left = 0)
+        : this(directory => new TestGuest(directory, pages, threads, used), pages, limit, tls, stores, storeLimit, trackUnused, copies)
+    {
+        if (left > 0)
+        {
+            Source = new(this, left);
+            Source.Start();
+            Guest.Ask($"adopt 0 {left}", "adopted");
+        }
+    }
+
+    /// <param name="process">Plays the guest; its owner's. Its memory is registered already.</param>
+    public PagingLab(IPagedProcess process, long pages, long limit)
+        : this(_ => process, pages, limit, tls: true, stores: 2, storeLimit: 0, trackUnused: true, copies: 1)
+    {
+    }
+
+    private PagingLab(
+        Func<string, IPagedProcess> start, long pages, long limit, bool tls, int stores, long storeLimit, bool trackUnused, int copies)
     {
         Copies = copies;
         Pages = pages;
@@ -27,13 +46,8 @@ internal sealed class PagingLab : IDisposable
         Certificate = WorkerCertificate.Create(Directory);
         StateDirectory = System.IO.Directory.CreateDirectory(Path.Combine(Directory, "state")).FullName;
         Stores = [.. Enumerable.Range(0, stores).Select(i => new TestStore(this, i, storeLimit == 0 ? pages : storeLimit))];
-        Guest = new(Directory, pages, threads, used);
-        if (left > 0)
-        {
-            Source = new(this, left);
-            Source.Start();
-            Guest.Ask($"adopt 0 {left}", "adopted");
-        }
+        Process = start(Directory);
+        _guest = Process as TestGuest;
     }
 
     /// <summary>Where the VM's first pages were left; null: nowhere.</summary>
@@ -61,7 +75,10 @@ internal sealed class PagingLab : IDisposable
 
     public TestStore[] Stores { get; private set; }
 
-    public TestGuest Guest { get; }
+    public IPagedProcess Process { get; }
+
+    /// <summary>Unless somebody else plays the guest.</summary>
+    public TestGuest Guest => _guest!;
 
     public Pager Pager { get; private set; } = null!;
 
@@ -121,7 +138,7 @@ internal sealed class PagingLab : IDisposable
     /// <summary>Bytes of the guest's memory that take room here.</summary>
     public long ResidentBytes()
     {
-        using var file = SparseFile.Open(Guest.RamPath, write: false);
+        using var file = SparseFile.Open(Process.RamPath, write: false);
         return SparseFile.AllocatedBytes(file);
     }
 
@@ -149,7 +166,7 @@ internal sealed class PagingLab : IDisposable
             StopPager();
         }
 
-        Guest.Dispose();
+        _guest?.Dispose();
         Source?.Dispose();
         foreach (var store in Stores)
         {
@@ -163,7 +180,7 @@ internal sealed class PagingLab : IDisposable
     private void Open(bool resume)
     {
         _table = new(Pages);
-        (_ram, _uffd) = Attach(Guest.ProcessId, Guest.UffdNumber, Guest.RamPath, Guest.Address, Pages, resume);
+        (_ram, _uffd) = Attach(Process.ProcessId, Process.UffdNumber, Process.RamPath, Process.Address, Pages, resume);
         foreach (var store in Stores)
         {
             var remote = new RemoteStore(store.Options(Certificate));

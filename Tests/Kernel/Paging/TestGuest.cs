@@ -6,7 +6,7 @@ using FCtrans.Agent.Memory;
 namespace FCtrans.Kernel.Tests.Paging;
 
 /// <summary>A process of guest.c: plays the guest, in a process of its own as QEMU is. Its memory is the file `ram` in a directory, which is made if it is not there.</summary>
-internal sealed class TestGuest : IDisposable
+internal sealed class TestGuest : IPagedProcess
 {
     private static readonly Lazy<string> s_program = new(Compile);
 
@@ -37,7 +37,6 @@ internal sealed class TestGuest : IDisposable
 
     public int ProcessId => _process.Id;
 
-    /// <summary>Its userfaultfd's number in it.</summary>
     public int UffdNumber { get; }
 
     public HostAddress Address { get; }
