@@ -167,6 +167,27 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $after.PageIns - $before.PageIns | Should -BeLessThan 13000
     }
 
+    It 'costs the <Role> host next to nothing while its guest does nothing' -ForEach @(
+        @{ Role = 'main'; HostName = 'main' }
+        @{ Role = 'sub'; HostName = 'sub1' }
+    ) {
+        # Of the worker: times that a thread of it went to sleep, and CPU time in ticks of 10 ms, before and after. The guest's kernel still
+        # touches a page now and then, and both the runtime and the looks at what the guest has free wake up by the clock; all of that
+        # comes to some 1 to 5 a second. Something that looks each 100 ms whether there is work would be twice that.
+        $look = "p=`$(cat /run/fctrans/*/$Role/worker.pid); cat /proc/`$p/task/*/status | awk '/^voluntary/ { n += `$2 } END { print n }'; awk '{ print `$14 + `$15 }' /proc/`$p/stat"
+        $least = @{ Wakes = [long]::MaxValue; Ticks = [long]::MaxValue }
+        try {
+            Wait-Until {
+                $n = [long[]] ((Invoke-OnHost $setup.Host[$HostName] "$look; sleep 5; $look") -split '\s+')
+                if ($n[2] - $n[0] -lt $least.Wakes) { $least.Wakes = $n[2] - $n[0]; $least.Ticks = $n[3] - $n[1] }
+                $least.Wakes -le 25 -and $least.Ticks -le 5
+            } 'the worker sleeps' 60
+        }
+        catch {
+            throw "Within 5 s the $Role worker woke up $($least.Wakes) times or more, and used $($least.Ticks * 10) ms."
+        }
+    }
+
     It 'draws the map of its memory by host, and fits it into a picture' {
         $paging = Get-VmRemotePaging -KvmHost $main
         $map = @(Get-VmMemoryMap vm1 -Granularity 4KB)
