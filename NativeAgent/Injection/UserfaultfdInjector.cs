@@ -18,39 +18,49 @@ internal static class UserfaultfdInjector
     public static Userfaultfd Open(int processId)
     {
         using var process = OpenProcess(processId);
+        return SyscallInjector.Run(processId, traced => OpenOne(traced, processId, process).Userfaultfd);
+    }
+
+    /// <summary>As <see cref="Open(int)"/>, several while the process stands once, and their handshakes.</summary>
+    /// <exception cref="InjectionException">The process may not have them, can't be traced, or has ended. None is left.</exception>
+    /// <exception cref="KernelException">The kernel lacks a feature. As before.</exception>
+    public static IReadOnlyList<Userfaultfd> Open(int processId, int count, UffdFeatures features)
+    {
+        using var process = OpenProcess(processId);
         return SyscallInjector.Run(processId, traced =>
         {
-            long descriptor = traced.Invoke(
-                SystemCall.Userfaultfd, OpenFlag.CloseOnExec | OpenFlag.NonBlock, 0, 0, 0, 0, 0);
-            if (descriptor == -Errno.EPERM && File.Exists(Device))
-            {
-                descriptor = OpenByDevice(traced, processId, process);
-            }
-
-            if (descriptor < 0)
-            {
-                throw Refused(processId, (int)-descriptor);
-            }
-
+            var opened = new List<(Userfaultfd Userfaultfd, long Number)>(count);
             try
             {
-                return new Userfaultfd(process.GetFd((int)descriptor));
+                while (opened.Count < count)
+                {
+                    opened.Add(OpenOne(traced, processId, process));
+                    opened[^1].Userfaultfd.Api(features);
+                }
+
+                return opened.ConvertAll(one => one.Userfaultfd);
             }
-            catch (KernelException e)
+            catch
             {
-                traced.Invoke(SystemCall.Close, descriptor, 0, 0, 0, 0, 0);
-                throw new InjectionException(e.Message, "", e);
+                foreach (var (userfaultfd, number) in opened)
+                {
+                    userfaultfd.Dispose();
+                    traced.Invoke(SystemCall.Close, number, 0, 0, 0, 0, 0);
+                }
+
+                throw;
             }
         });
     }
 
     /// <summary>
-    /// Takes a copy of the userfaultfd that the process has open already; null if it has none. Of several, the one whose
-    /// handshake was done: a worker that died between opening and handshake leaves a useless one.
+    /// Takes copies of the userfaultfds that the process has open already, but for those whose handshake was not done: a worker that died
+    /// between opening and handshake leaves a useless one.
     /// </summary>
     /// <exception cref="InjectionException">The process has ended, or may not be looked into.</exception>
-    public static Userfaultfd? Adopt(int processId)
+    public static IReadOnlyList<Userfaultfd> Adopt(int processId)
     {
+        var adopted = new List<Userfaultfd>();
         using var process = OpenProcess(processId);
         foreach (int descriptor in FindIn(processId))
         {
@@ -65,18 +75,21 @@ internal static class UserfaultfdInjector
             }
             catch (KernelException e)
             {
+                adopted.ForEach(a => a.Dispose());
                 throw new InjectionException(e.Message, "", e);
             }
 
             if (candidate.ReadState().Initialised)
             {
-                return candidate;
+                adopted.Add(candidate);
             }
-
-            candidate.Dispose();
+            else
+            {
+                candidate.Dispose();
+            }
         }
 
-        return null;
+        return adopted;
     }
 
     /// <summary>
@@ -107,6 +120,31 @@ internal static class UserfaultfdInjector
     /// <summary>The numbers of the userfaultfds that the process has open, ascending.</summary>
     public static IReadOnlyList<int> FindIn(int processId)
         => [.. ProcessFiles.Descriptors(processId).Where(d => d.Target == LinkTarget).Select(d => d.Number).Order()];
+
+    private static (Userfaultfd Userfaultfd, long Number) OpenOne(TracedThread traced, int processId, PidFd process)
+    {
+        long descriptor = traced.Invoke(
+            SystemCall.Userfaultfd, OpenFlag.CloseOnExec | OpenFlag.NonBlock, 0, 0, 0, 0, 0);
+        if (descriptor == -Errno.EPERM && File.Exists(Device))
+        {
+            descriptor = OpenByDevice(traced, processId, process);
+        }
+
+        if (descriptor < 0)
+        {
+            throw Refused(processId, (int)-descriptor);
+        }
+
+        try
+        {
+            return (new Userfaultfd(process.GetFd((int)descriptor)), descriptor);
+        }
+        catch (KernelException e)
+        {
+            traced.Invoke(SystemCall.Close, descriptor, 0, 0, 0, 0, 0);
+            throw new InjectionException(e.Message, "", e);
+        }
+    }
 
     /// <summary>
     /// For a process that is not root, as libvirt's are: whoever has /dev/userfaultfd open may make userfaultfds of its own memory

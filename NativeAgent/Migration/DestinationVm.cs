@@ -5,6 +5,7 @@ using FCtrans.Agent.Hypervisor;
 using FCtrans.Agent.Injection;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
 using FCtrans.Agent.Workers;
 using FCtrans.Contracts;
 
@@ -134,23 +135,19 @@ internal sealed class DestinationVm : IDisposable
         }
     }
 
-    /// <summary>A userfaultfd over all of the guest's RAM, registered for missing and write-protected pages. QEMU keeps a copy.</summary>
-    public Userfaultfd OpenUserfaultfd()
+    /// <summary>Userfaultfds over all of the guest's RAM, registered for missing and write-protected pages. QEMU keeps copies.</summary>
+    public UserfaultfdSet OpenUserfaultfds()
     {
-        var userfaultfd = UserfaultfdInjector.Open(ProcessId);
-        userfaultfd.Api(UffdFeatures.Paging | (Userfaultfd.Probe() & UffdFeatures.Poison));
-        foreach (var block in Ram.Blocks)
-        {
-            userfaultfd.Register(
-                block.MappedAt, (ulong)block.PageCount << PageIndex.PageShift, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
-        }
-
-        return userfaultfd;
+        var features = UffdFeatures.Paging | (Userfaultfd.Probe() & UffdFeatures.Poison);
+        return UserfaultfdSet.Register(
+            Ram, UserfaultfdInjector.Open(ProcessId, UserfaultfdSet.CountFor(Monitor.QueryCpus().Count, Ram.PageCount), features));
     }
 
-    /// <summary>The userfaultfd that QEMU has kept while no worker served it.</summary>
-    public Userfaultfd AdoptUserfaultfd() => UserfaultfdInjector.Adopt(ProcessId)
-        ?? throw new MigrationException($"QEMU (process {ProcessId}) has no userfaultfd any more: its memory can't be served.");
+    /// <summary>The userfaultfds that QEMU has kept while no worker served them.</summary>
+    /// <exception cref="KernelException">A part of the memory has none any more.</exception>
+    public UserfaultfdSet AdoptUserfaultfds() => UserfaultfdInjector.Adopt(ProcessId) is { Count: > 0 and <= UserfaultfdSet.Most } kept
+        ? UserfaultfdSet.Find(Ram, kept)
+        : throw new MigrationException($"QEMU (process {ProcessId}) has no userfaultfd any more: its memory can't be served.");
 
     /// <summary>Makes QEMU wait for the device state, and connects to it.</summary>
     public void ExpectDeviceState()

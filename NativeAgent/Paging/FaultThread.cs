@@ -19,11 +19,10 @@ internal sealed class FaultThread : IDisposable
     private const int BatchEvents = 64;
     private const int MaxSetAside = 4096;
 
-    /// <summary>Places in what is polled.</summary>
-    private const int Faults = 0;
+    /// <summary>Places in what is polled: the wake-up, the userfaultfds, and from <see cref="_firstStore"/> on the stores.</summary>
+    private const int Wakeup = 0;
 
-    private const int Wakeup = 1;
-    private const int FirstStore = 2;
+    private const int FirstFaults = 1;
 
     private readonly PagingCore _core;
     private readonly EventFd _wakeup = new();
@@ -33,9 +32,11 @@ internal sealed class FaultThread : IDisposable
     private readonly bool[] _toFlush;
     private readonly UnusedFill _unused;
     private readonly Prefetcher _prefetcher;
-    private readonly Fault[] _toFollow = new Fault[BatchEvents];
+    private readonly Fault[] _toFollow;
     private int _toFollowCount;
     private readonly PollDescriptor[] _waits;
+    private readonly int _firstStore;
+    private readonly int _mostAtOnce;
     private volatile bool _descriptorsAreOld = true;
     private int _polled;
     private int _asideCount;
@@ -50,7 +51,10 @@ internal sealed class FaultThread : IDisposable
         _toFlush = new bool[PageEntry.MaxSubs];
         _unused = new(core, SomeoneWaits);
         _prefetcher = new(core, _unused);
-        _waits = new PollDescriptor[FirstStore + PageEntry.MaxSubs];
+        _firstStore = FirstFaults + core.Pages.Uffds.All.Length;
+        _mostAtOnce = BatchEvents * core.Pages.Uffds.All.Length;
+        _toFollow = new Fault[_mostAtOnce];
+        _waits = new PollDescriptor[_firstStore + PageEntry.MaxSubs];
         Array.Fill(_waits, new PollDescriptor { Fd = -1, Events = PollDescriptor.In });
         _waits[Wakeup].Fd = _wakeup.Descriptor;
         foreach (var store in core.Stores)
@@ -160,7 +164,7 @@ internal sealed class FaultThread : IDisposable
             GiveUpPages();
             RetrySetAside();
             Flush();
-            bool room = _asideCount <= MaxSetAside - BatchEvents;
+            bool room = _asideCount <= MaxSetAside - _mostAtOnce;
             Wait(room);
             // Faults first: what they ask for is on its way while the answers are put in.
             if (room && !ReadFaults())
@@ -184,7 +188,7 @@ internal sealed class FaultThread : IDisposable
             var stores = _core.Stores;
             for (int i = 0; i < stores.Length; i++)
             {
-                _waits[FirstStore + i].Fd = stores[i].Demand.Descriptor;
+                _waits[_firstStore + i].Fd = stores[i].Demand.Descriptor;
             }
 
             _polled = stores.Length;
@@ -195,8 +199,13 @@ internal sealed class FaultThread : IDisposable
             }
         }
 
-        _waits[Faults].Fd = faults ? _core.Pages.Uffd.Descriptor : -1;
-        Userfaultfd.Wait(_waits.AsSpan(0, FirstStore + _polled));
+        var uffds = _core.Pages.Uffds.All;
+        for (int i = 0; i < uffds.Length; i++)
+        {
+            _waits[FirstFaults + i].Fd = faults ? uffds[i].Descriptor : -1;
+        }
+
+        Userfaultfd.Wait(_waits.AsSpan(0, _firstStore + _polled));
         if (_waits[Wakeup].ReturnedEvents != 0)
         {
             _wakeup.Drain();
@@ -205,33 +214,46 @@ internal sealed class FaultThread : IDisposable
 
     private bool ReadFaults()
     {
-        if (_waits[Faults].ReturnedEvents == 0)
+        bool any = false;
+        var uffds = _core.Pages.Uffds.All;
+        for (int i = 0; i < uffds.Length; i++)
         {
-            return true;
+            if (_waits[FirstFaults + i].ReturnedEvents != 0)
+            {
+                any = true;
+                if (!ReadFaults(uffds[i]))
+                {
+                    return false;
+                }
+            }
         }
 
-        int count = _core.Pages.Uffd.ReadEvents(_messages);
-        if (count < 0)
+        if (any)
         {
-            return false;
+            Flush();
+            Prefetch();
         }
 
+        return true;
+    }
+
+    private bool ReadFaults(Userfaultfd uffd)
+    {
+        int count = uffd.ReadEvents(_messages);
         long now = Stopwatch.GetTimestamp();
         for (int i = 0; i < count; i++)
         {
             Take(_messages[i], now);
         }
 
-        Flush();
-        Prefetch();
-        return true;
+        return count >= 0;
     }
 
     private void ReadAnswers()
     {
         for (int i = 0; i < _polled; i++)
         {
-            short events = _waits[FirstStore + i].ReturnedEvents;
+            short events = _waits[_firstStore + i].ReturnedEvents;
             if (events == 0)
             {
                 continue;
@@ -245,7 +267,7 @@ internal sealed class FaultThread : IDisposable
             if ((events & ~PollDescriptor.In) != 0)
             {
                 // It has broken, or was closed just now: not to be polled until it is another one.
-                _waits[FirstStore + i].Fd = -1;
+                _waits[_firstStore + i].Fd = -1;
             }
         }
     }
@@ -309,7 +331,7 @@ internal sealed class FaultThread : IDisposable
     }
 
     /// <summary>Looked at anew: what had come before and is still to be read shows again.</summary>
-    private bool SomeoneWaits() => Userfaultfd.Wait(_waits.AsSpan(0, FirstStore + _polled), 0) > 0;
+    private bool SomeoneWaits() => Userfaultfd.Wait(_waits.AsSpan(0, _firstStore + _polled), 0) > 0;
 
     private void Follow(in Fault fault)
     {

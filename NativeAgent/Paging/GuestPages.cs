@@ -8,7 +8,7 @@ namespace FCtrans.Agent.Paging;
 /// What can be done to guest pages, by page index: userfaultfd for QEMU's mapping, the RAM file for the content. No method allocates,
 /// throws or blocks for longer than the kernel takes; each returns an errno, 0 when done. A range lies in one RAM block.
 /// </summary>
-internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
+internal sealed unsafe class GuestPages(GuestRam ram, UserfaultfdSet uffds)
 {
     private volatile bool _ended;
     private volatile WriteWatch? _watch;
@@ -18,7 +18,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
 
     public GuestRam Ram => ram;
 
-    public Userfaultfd Uffd => uffd;
+    public UserfaultfdSet Uffds => uffds;
 
     /// <summary>Told of each page before it can be written again, or its content changes.</summary>
     public WriteWatch? Watch
@@ -31,6 +31,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
     public int Copy(long page, byte* content, bool protect)
     {
         _watch?.Wrote(new(page, 1));
+        var uffd = uffds.Of(page);
         var address = ram.AddressOf(page);
         int errno;
         do
@@ -51,11 +52,12 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
         do
         {
             long at = copied << PageIndex.PageShift;
+            var part = uffds.First(new(range.First + copied, range.Count - copied), out var uffd);
             errno = uffd.Copy(
-                address + (ulong)at, content + at, (ulong)(range.Bytes - at), protect ? UffdCopyMode.Wp : UffdCopyMode.None, out long bytes);
+                address + (ulong)at, content + at, (ulong)part.Bytes, protect ? UffdCopyMode.Wp : UffdCopyMode.None, out long bytes);
             copied += bytes >> PageIndex.PageShift;
         }
-        while (Again(errno) && copied < range.Count);
+        while ((errno == 0 || Again(errno)) && copied < range.Count);
         return errno;
     }
 
@@ -63,6 +65,7 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
     public int Zero(long page)
     {
         _watch?.Wrote(new(page, 1));
+        var uffd = uffds.Of(page);
         var address = ram.AddressOf(page);
         int errno;
         do
@@ -83,47 +86,43 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
         do
         {
             long at = zeroed << PageIndex.PageShift;
-            errno = uffd.ZeroPage(address + (ulong)at, (ulong)(range.Bytes - at), UffdZeroMode.None, out long bytes);
+            var part = uffds.First(new(range.First + zeroed, range.Count - zeroed), out var uffd);
+            errno = uffd.ZeroPage(address + (ulong)at, (ulong)part.Bytes, UffdZeroMode.None, out long bytes);
             zeroed += bytes >> PageIndex.PageShift;
         }
-        while (Again(errno) && zeroed < range.Count);
+        while ((errno == 0 || Again(errno)) && zeroed < range.Count);
         return errno;
     }
 
-    public int Protect(PageRange range)
-    {
-        int errno;
-        do
-        {
-            errno = uffd.WriteProtect(ram.AddressOf(range.First), (ulong)range.Bytes, protect: true, wake: false);
-        }
-        while (Again(errno));
-        return errno;
-    }
+    public int Protect(PageRange range) => WriteProtect(range, protect: true);
 
     /// <summary>Lifts write protection and wakes who waits. Only for the owner of Busy pages, see <see cref="PageTable"/>.</summary>
     public int Unprotect(PageRange range)
     {
         _watch?.Wrote(range);
-        int errno;
-        do
-        {
-            errno = uffd.WriteProtect(ram.AddressOf(range.First), (ulong)range.Bytes, protect: false, wake: true);
-        }
-        while (Again(errno));
-        return errno;
+        return WriteProtect(range, protect: false);
     }
 
     public int Wake(PageRange range)
     {
-        int errno = uffd.Wake(ram.AddressOf(range.First), (ulong)range.Bytes);
-        Again(errno);
-        return errno;
+        while (true)
+        {
+            var part = uffds.First(range, out var uffd);
+            int errno = uffd.Wake(ram.AddressOf(part.First), (ulong)part.Bytes);
+            Again(errno);
+            if (part.Count == range.Count)
+            {
+                return errno;
+            }
+
+            range = new(part.End, range.End - part.End);
+        }
     }
 
     /// <summary>From now on whoever touches this missing page gets a memory error.</summary>
     public int Poison(long page)
     {
+        var uffd = uffds.Of(page);
         var address = ram.AddressOf(page);
         int errno;
         do
@@ -155,6 +154,27 @@ internal sealed unsafe class GuestPages(GuestRam ram, Userfaultfd uffd)
         _watch?.Wrote(range);
         var block = ram.BlockOf(range.First);
         return SparseFile.PunchHole(block.File, (range.First - block.FirstPage) << PageIndex.PageShift, range.Bytes);
+    }
+
+    /// <summary>After an error a part of the range may be done.</summary>
+    private int WriteProtect(PageRange range, bool protect)
+    {
+        while (true)
+        {
+            var part = uffds.First(range, out var uffd);
+            int errno;
+            do
+            {
+                errno = uffd.WriteProtect(ram.AddressOf(part.First), (ulong)part.Bytes, protect, wake: !protect);
+            }
+            while (Again(errno));
+            if (errno != 0 || part.Count == range.Count)
+            {
+                return errno;
+            }
+
+            range = new(part.End, range.End - part.End);
+        }
     }
 
     private bool Again(int errno)

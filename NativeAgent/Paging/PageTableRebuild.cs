@@ -46,24 +46,29 @@ internal static class PageTableRebuild
 
     /// <summary>Lifts all protection that the earlier worker had set, and lets every waiting thread fault again.</summary>
     /// <exception cref="KernelException">The VM's process is gone.</exception>
-    public static void Release(GuestRam ram, Userfaultfd uffd)
+    public static void Release(GuestRam ram, UserfaultfdSet uffds)
     {
         foreach (var block in ram.Blocks)
         {
-            ulong bytes = (ulong)block.PageCount << PageIndex.PageShift;
-            int errno;
-            while ((errno = uffd.WriteProtect(block.MappedAt, bytes, protect: false, wake: true)) == Errno.EAGAIN)
+            for (long page = block.FirstPage; page < block.EndPage;)
             {
-                Thread.Yield();
-            }
+                var part = uffds.First(new(page, block.EndPage - page), out var uffd);
+                var address = ram.AddressOf(page);
+                int errno;
+                while ((errno = uffd.WriteProtect(address, (ulong)part.Bytes, protect: false, wake: true)) == Errno.EAGAIN)
+                {
+                    Thread.Yield();
+                }
 
-            if (errno != 0)
-            {
-                throw new KernelException("take over the VM's memory from the worker before", errno);
-            }
+                if (errno != 0)
+                {
+                    throw new KernelException("take over the VM's memory from the worker before", errno);
+                }
 
-            // Lifting wakes whom it finds protected; those who miss a page wait apart from them.
-            uffd.Wake(block.MappedAt, bytes);
+                // Lifting wakes whom it finds protected; those who miss a page wait apart from them.
+                uffd.Wake(address, (ulong)part.Bytes);
+                page = part.End;
+            }
         }
     }
 

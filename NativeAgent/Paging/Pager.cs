@@ -134,7 +134,7 @@ internal sealed class Pager : IDisposable
             KeepLost(options.Table, lost);
         }
 
-        PageTableRebuild.Release(options.Ram, options.Uffd);
+        PageTableRebuild.Release(options.Ram, options.Uffds);
         var pager = new Pager(options);
         if (conflicts > 0)
         {

@@ -11,7 +11,7 @@ internal sealed record PagerOptions
     public required GuestRam Ram { get; init; }
 
     /// <summary>Opened by QEMU, with <see cref="UffdFeatures.Paging"/>, all of RAM registered for missing and write-protect faults.</summary>
-    public required Userfaultfd Uffd { get; init; }
+    public required UserfaultfdSet Uffds { get; init; }
 
     public required PageTable Table { get; init; }
 

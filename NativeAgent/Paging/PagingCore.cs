@@ -20,7 +20,7 @@ internal sealed class PagingCore : IDisposable
 
     public PagingCore(PagerOptions options)
     {
-        Pages = new(options.Ram, options.Uffd);
+        Pages = new(options.Ram, options.Uffds);
         Table = options.Table;
         _stores = [.. options.Stores];
         TrackUnused = options.TrackUnused;

@@ -41,7 +41,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private readonly PagingChoices _choices;
     private readonly SubHostRoster _roster;
     private DestinationVm? _vm;
-    private Userfaultfd? _userfaultfd;
+    private UserfaultfdSet? _userfaultfds;
     private PageTable? _table;
     private PageBitmap? _pinned;
     private Pager? _pager;
@@ -317,8 +317,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             store.Dispose();
         }
 
-        // Only ours: QEMU keeps its own copy.
-        _userfaultfd?.Dispose();
+        // Only ours: QEMU keeps its own copies.
+        _userfaultfds?.Dispose();
         _pager?.Dispose();
         _table?.Dispose();
         _pinned?.Dispose();
@@ -355,7 +355,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _vm = DestinationVm.Start(_spec, _directory);
         ConnectStores();
         CheckBlocks();
-        _userfaultfd = _vm.OpenUserfaultfd();
+        _userfaultfds = _vm.OpenUserfaultfds();
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = new PageBitmap(_vm.Ram.PageCount);
         _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _roster.Subs.Length, this);
@@ -381,7 +381,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         TellSourceAgain();
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = PageRunFile.Read(_directory.File(PinnedFile), _vm.Ram.PageCount);
-        _userfaultfd = _vm.AdoptUserfaultfd();
+        _userfaultfds = _vm.AdoptUserfaultfds();
         using (var lost = _roster.ReadLost())
         {
             _pager = Pager.Resume(PagerOptions() with { Lost = lost });
@@ -494,7 +494,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private PagerOptions PagerOptions() => new()
     {
         Ram = _vm!.Ram,
-        Uffd = _userfaultfd!,
+        Uffds = _userfaultfds!,
         Table = _table!,
         Pinned = _pinned,
         Stores = _stores,

@@ -12,20 +12,20 @@ namespace FCtrans.Bench;
 internal sealed class PagingUnderTest : IDisposable
 {
     private readonly GuestRam _ram;
-    private readonly Userfaultfd _uffd;
+    private readonly UserfaultfdSet _uffds;
     private readonly PageTable _table;
     private readonly RemoteStore _store;
 
     public PagingUnderTest(PagingGuest guest, int port, string thumbprint, WorkerCertificate? certificate, long remote, bool prefetch, long limit, EvictionPolicy policy = EvictionPolicy.Refault)
     {
+        _ram = new([new RamBlock("ram", 0, guest.Pages, guest.Address, SparseFile.Open(guest.RamPath, write: true), guest.RamPath)], []);
         using (PidFd process = PidFd.Open(guest.ProcessId))
         {
-            _uffd = new(process.GetFd(guest.Userfaultfd));
+            var uffd = new Userfaultfd(process.GetFd(guest.Userfaultfd));
+            uffd.Api(UffdFeatures.Paging);
+            _uffds = UserfaultfdSet.Register(_ram, [uffd]);
         }
 
-        _uffd.Api(UffdFeatures.Paging);
-        _uffd.Register(guest.Address, (ulong)guest.Pages * PageIndex.PageSize, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
-        _ram = new([new RamBlock("ram", 0, guest.Pages, guest.Address, SparseFile.Open(guest.RamPath, write: true), guest.RamPath)], []);
         _table = new(guest.Pages);
         if (remote > 0)
         {
@@ -47,7 +47,7 @@ internal sealed class PagingUnderTest : IDisposable
         Pager = new(new()
         {
             Ram = _ram,
-            Uffd = _uffd,
+            Uffds = _uffds,
             Table = _table,
             Stores = [_store],
             LimitPages = limit,
@@ -69,7 +69,7 @@ internal sealed class PagingUnderTest : IDisposable
         Pager.Stop();
         _store.Dispose();
         Pager.Dispose();
-        _uffd.Dispose();
+        _uffds.Dispose();
         _ram.Dispose();
         _table.Dispose();
     }

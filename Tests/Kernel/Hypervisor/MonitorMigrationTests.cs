@@ -109,9 +109,9 @@ public sealed class MonitorMigrationTests
                 Assert.Contains(QemuProcesses.TryOpen(pid)!.Obstacles, o => o.Code == VmObstacle.AlreadySplit);
             }
 
-            using (var adopted = UserfaultfdInjector.Adopt(pid))
+            using (var adopted = UserfaultfdInjector.Adopt(pid).Single())
             {
-                Assert.True(adopted!.ReadState().Initialised);
+                Assert.True(adopted.ReadState().Initialised);
                 adopted.Unregister(block.MappedAt, (ulong)blocks.TotalBytes);
             }
 

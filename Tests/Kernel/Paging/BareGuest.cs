@@ -18,7 +18,7 @@ internal sealed class BareGuest : IPagedProcess
 
     /// <param name="mebibytes">Its memory, all of it.</param>
     /// <param name="held">How much of it the guest writes and verifies.</param>
-    public BareGuest(int mebibytes, int held)
+    public BareGuest(int mebibytes, int held, int userfaultfds)
     {
         try
         {
@@ -38,10 +38,9 @@ internal sealed class BareGuest : IPagedProcess
                 .First(pid => pid > 0 && ProcessFiles.CommandLine(pid).Contains(_guest.Uuid.ToString()));
             Address = ProcessFiles.Mappings(ProcessId)
                 .First(m => m.IsSharedWritable && m.Path.EndsWith(Path.GetFileName(_guest.RamPath), StringComparison.Ordinal)).FileStart;
-            using var uffd = UserfaultfdInjector.Open(ProcessId);
-            uffd.Api(UffdFeatures.Paging);
-            uffd.Register(Address, (ulong)Pages << PageIndex.PageShift, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
-            UffdNumber = UserfaultfdInjector.FindIn(ProcessId).Single();
+            using var ram = PagingLab.OpenRam(this, Pages);
+            PagingLab.Register(ram, UserfaultfdInjector.Open(ProcessId, userfaultfds, UffdFeatures.Paging)).Dispose();
+            UffdNumbers = UserfaultfdInjector.FindIn(ProcessId);
         }
         catch
         {
@@ -56,7 +55,7 @@ internal sealed class BareGuest : IPagedProcess
 
     public int ProcessId { get; }
 
-    public int UffdNumber { get; }
+    public IReadOnlyList<int> UffdNumbers { get; }
 
     public string RamPath { get; }
 

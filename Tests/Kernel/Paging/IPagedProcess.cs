@@ -7,8 +7,8 @@ internal interface IPagedProcess : IDisposable
 {
     int ProcessId { get; }
 
-    /// <summary>Its userfaultfd's number in it.</summary>
-    int UffdNumber { get; }
+    /// <summary>Its userfaultfds' numbers in it.</summary>
+    IReadOnlyList<int> UffdNumbers { get; }
 
     /// <summary>The file that its memory is.</summary>
     string RamPath { get; }

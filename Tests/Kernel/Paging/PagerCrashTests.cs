@@ -43,10 +43,12 @@ public sealed class PagerCrashTests
         Assert.Equal(0, third.Figures()[4]);
     }
 
-    [Fact]
-    public void A_pager_killed_again_and_again_at_any_moment_never_costs_a_byte()
+    [Theory]
+    [InlineData(0)]
+    [InlineData(2)]
+    public void A_pager_killed_again_and_again_at_any_moment_never_costs_a_byte(int userfaultfds)
     {
-        using var lab = new PagingLab(pages: 8_000, used: 6_000, limit: 2_000, tls: false);
+        using var lab = new PagingLab(pages: 8_000, used: 6_000, limit: 2_000, tls: false, userfaultfds: userfaultfds);
         var random = new Random(11);
         for (int life = 0; life < 6; life++)
         {

@@ -21,7 +21,7 @@ internal sealed class PagerProcess : IDisposable
         var start = new ProcessStartInfo("dotnet") { RedirectStandardInput = true, RedirectStandardOutput = true };
         List<object> arguments =
         [
-            "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Process.ProcessId, lab.Process.UffdNumber, lab.Process.RamPath,
+            "exec", typeof(PagerProcess).Assembly.Location, "pager", resume, lab.Process.ProcessId, string.Join(',', lab.Process.UffdNumbers), lab.Process.RamPath,
             lab.Process.Address.Value, lab.Pages, lab.Limit, lab.Directory, lab.Tls, lab.TrackUnused, lab.Copies,
             lab.Source?.Left ?? 0, lab.Source?.Port ?? 0, lab.Source?.Thumbprint ?? "",
         ];
@@ -133,9 +133,10 @@ internal sealed class PagerProcess : IDisposable
     {
         bool resume = bool.Parse(a[0]);
         long pages = long.Parse(a[5], CultureInfo.InvariantCulture);
-        var (ram, uffd) = PagingLab.Attach(
-            int.Parse(a[1], CultureInfo.InvariantCulture), int.Parse(a[2], CultureInfo.InvariantCulture), a[3],
-            new HostAddress(ulong.Parse(a[4], CultureInfo.InvariantCulture)), pages, resume);
+        var guest = new Served(
+            int.Parse(a[1], CultureInfo.InvariantCulture), [.. a[2].Split(',').Select(n => int.Parse(n, CultureInfo.InvariantCulture))], a[3],
+            new HostAddress(ulong.Parse(a[4], CultureInfo.InvariantCulture)));
+        var (ram, uffds) = PagingLab.Attach(guest, pages, resume);
         var certificate = WorkerCertificate.Load(a[7]);
         var stores = new List<RemoteStore>();
         long left = long.Parse(a[11], CultureInfo.InvariantCulture);
@@ -172,7 +173,7 @@ internal sealed class PagerProcess : IDisposable
         var options = new PagerOptions
         {
             Ram = ram,
-            Uffd = uffd,
+            Uffds = uffds,
             Table = table,
             Stores = stores,
             LimitPages = long.Parse(a[6], CultureInfo.InvariantCulture),
@@ -197,5 +198,12 @@ internal sealed class PagerProcess : IDisposable
         }
 
         return 0;
+    }
+
+    private sealed record Served(int ProcessId, IReadOnlyList<int> UffdNumbers, string RamPath, HostAddress Address) : IPagedProcess
+    {
+        public void Dispose()
+        {
+        }
     }
 }

@@ -8,11 +8,12 @@ namespace FCtrans.Kernel.Tests.Paging;
 public sealed class PagerTests(ITestOutputHelper output)
 {
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void A_guest_with_half_of_its_memory_elsewhere_never_sees_a_wrong_byte(bool tls)
+    [InlineData(true, 0)]
+    [InlineData(false, 0)]
+    [InlineData(false, 4)]
+    public void A_guest_with_half_of_its_memory_elsewhere_never_sees_a_wrong_byte(bool tls, int userfaultfds)
     {
-        using var lab = new PagingLab(pages: 20_000, used: 12_000, limit: 6_000, tls: tls);
+        using var lab = new PagingLab(pages: 20_000, used: 12_000, limit: 6_000, tls: tls, userfaultfds: userfaultfds);
         lab.StartPager();
         lab.Guest.Run();
         PagingLab.WaitFor(() => lab.Pager.Snapshot().PageIns > 5_000, "5,000 page-ins");

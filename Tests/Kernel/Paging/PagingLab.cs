@@ -1,3 +1,4 @@
+using System.Globalization;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
@@ -11,14 +12,17 @@ internal sealed class PagingLab : IDisposable
 {
     public const string SplitId = "00112233445566778899aabbccddeeff";
 
+    /// <summary>How many userfaultfds a guest has where the test does not say: set it to try all of them with several.</summary>
+    private static readonly int s_userfaultfds = int.Parse(Environment.GetEnvironmentVariable("FCTRANS_TEST_USERFAULTFDS") ?? "1", CultureInfo.InvariantCulture);
+
     private readonly List<RemoteStore> _remote = [];
     private readonly TestGuest? _guest;
     private GuestRam? _ram;
-    private Userfaultfd? _uffd;
+    private UserfaultfdSet? _uffds;
     private PageTable? _table;
 
-    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1, long left = 0)
-        : this(directory => new TestGuest(directory, pages, threads, used), pages, limit, tls, stores, storeLimit, trackUnused, copies)
+    public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1, long left = 0, int userfaultfds = 0)
+        : this(directory => new TestGuest(directory, pages, threads, used, userfaultfds == 0 ? s_userfaultfds : userfaultfds), pages, limit, tls, stores, storeLimit, trackUnused, copies)
     {
         if (left > 0)
         {
@@ -93,7 +97,7 @@ internal sealed class PagingLab : IDisposable
         var options = new PagerOptions
         {
             Ram = _ram!,
-            Uffd = _uffd!,
+            Uffds = _uffds!,
             Table = _table!,
             Stores = _remote,
             LimitPages = Limit,
@@ -127,7 +131,7 @@ internal sealed class PagingLab : IDisposable
         _remote.ForEach(r => r.Dispose());
         _remote.Clear();
         Pager.Dispose();
-        _uffd!.Dispose();
+        _uffds!.Dispose();
         _ram!.Dispose();
         _table!.Dispose();
         Pager = null!;
@@ -180,7 +184,7 @@ internal sealed class PagingLab : IDisposable
     private void Open(bool resume)
     {
         _table = new(Pages);
-        (_ram, _uffd) = Attach(Process.ProcessId, Process.UffdNumber, Process.RamPath, Process.Address, Pages, resume);
+        (_ram, _uffds) = Attach(Process, Pages, resume);
         foreach (var store in Stores)
         {
             var remote = new RemoteStore(store.Options(Certificate));
@@ -193,18 +197,28 @@ internal sealed class PagingLab : IDisposable
         }
     }
 
-    public static (GuestRam Ram, Userfaultfd Uffd) Attach(
-        int processId, int uffdNumber, string ramPath, HostAddress address, long pages, bool registered)
+    public static (GuestRam Ram, UserfaultfdSet Uffds) Attach(IPagedProcess process, long pages, bool registered)
     {
-        using var process = PidFd.Open(processId);
-        var uffd = new Userfaultfd(process.GetFd(uffdNumber));
-        if (!registered)
+        var ram = OpenRam(process, pages);
+        using var handle = PidFd.Open(process.ProcessId);
+        List<Userfaultfd> uffds = [.. process.UffdNumbers.Select(number => new Userfaultfd(handle.GetFd(number)))];
+        if (registered)
         {
-            uffd.Api(UffdFeatures.Paging);
-            uffd.Register(address, (ulong)pages * PageIndex.PageSize, UffdRegisterMode.Missing | UffdRegisterMode.Wp);
+            // A restarted worker finds them in some order.
+            uffds.Reverse();
+            return (ram, UserfaultfdSet.Find(ram, uffds, PieceShift(uffds.Count)));
         }
 
-        var block = new RamBlock("ram", 0, pages, address, SparseFile.Open(ramPath, write: true), ramPath);
-        return (new GuestRam([block], []), uffd);
+        uffds.ForEach(uffd => uffd.Api(UffdFeatures.Paging));
+        return (ram, Register(ram, uffds));
     }
+
+    public static GuestRam OpenRam(IPagedProcess process, long pages) =>
+        new([new RamBlock("ram", 0, pages, process.Address, SparseFile.Open(process.RamPath, write: true), process.RamPath)], []);
+
+    public static UserfaultfdSet Register(GuestRam ram, IReadOnlyList<Userfaultfd> uffds) =>
+        UserfaultfdSet.Register(ram, uffds, PieceShift(uffds.Count));
+
+    /// <summary>Of several, each has small pieces, so that whatever is done to pages meets their borders often.</summary>
+    private static int PieceShift(int userfaultfds) => userfaultfds == 1 ? 0 : 5;
 }

@@ -12,7 +12,7 @@ internal sealed class TestGuest : IPagedProcess
 
     private readonly Process _process;
 
-    public TestGuest(string directory, long pages, int threads, long used)
+    public TestGuest(string directory, long pages, int threads, long used, int userfaultfds = 1)
     {
         RamPath = Path.Combine(directory, "ram");
         if (!File.Exists(RamPath))
@@ -22,22 +22,22 @@ internal sealed class TestGuest : IPagedProcess
         }
 
         var start = new ProcessStartInfo(s_program.Value) { RedirectStandardInput = true, RedirectStandardOutput = true };
-        foreach (object argument in (object[])[RamPath, pages, threads, used])
+        foreach (object argument in (object[])[RamPath, pages, threads, used, userfaultfds])
         {
             start.ArgumentList.Add(Convert.ToString(argument, CultureInfo.InvariantCulture)!);
         }
 
         _process = Process.Start(start)!;
         long[] ready = Expect("ready");
-        UffdNumber = (int)ready[0];
-        Address = new((ulong)ready[1]);
+        Address = new((ulong)ready[0]);
+        UffdNumbers = [.. ready[1..].Select(number => (int)number)];
     }
 
     public string RamPath { get; }
 
     public int ProcessId => _process.Id;
 
-    public int UffdNumber { get; }
+    public IReadOnlyList<int> UffdNumbers { get; }
 
     public HostAddress Address { get; }
 

@@ -1,6 +1,6 @@
-/* Plays the guest: maps a RAM file, opens a userfaultfd for it (and keeps it, as QEMU does), and works on the memory with several threads.
- *   guest RAMFILE PAGES THREADS USED
- * Prints "ready UFFD ADDRESS"; then takes lines on stdin:
+/* Plays the guest: maps a RAM file, opens userfaultfds for it (and keeps them, as QEMU does), and works on the memory with several threads.
+ *   guest RAMFILE PAGES THREADS USED UFFDS
+ * Prints "ready ADDRESS UFFD..."; then takes lines on stdin:
  *   run             threads write and verify random pages below USED; answers "running"
  *   stop            they stop; answers "stopped OPS ERRORS BUSERRORS"
  *   verify          verifies each page below USED in full; answers "verified PAGES ERRORS BUSERRORS"
@@ -147,7 +147,7 @@ static void *work(void *argument)
 
 int main(int count, char **values)
 {
-    if (count != 5)
+    if (count != 6)
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
     pages = atol(values[2]);
@@ -160,16 +160,20 @@ int main(int count, char **values)
     ram = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (ram == MAP_FAILED)
         return 4;
-    int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-    if (uffd < 0)
-        return 5;
+    int uffds[8], uffd_count = atoi(values[5]);
+    for (int i = 0; i < uffd_count; i++)
+        if (i == 8 || (uffds[i] = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)) < 0)
+            return 5;
     struct sigaction action = {.sa_handler = bus};
     sigaction(SIGBUS, &action, NULL);
     for (long i = 0; i < threads; i++) {
         pthread_t thread;
         pthread_create(&thread, NULL, work, (void *)i);
     }
-    printf("ready %d %lu\n", uffd, (unsigned long)ram);
+    printf("ready %lu", (unsigned long)ram);
+    for (int i = 0; i < uffd_count; i++)
+        printf(" %d", uffds[i]);
+    printf("\n");
     char line[200];
     while (fgets(line, sizeof line, stdin)) {
         long a, b;

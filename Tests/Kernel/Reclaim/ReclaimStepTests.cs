@@ -129,7 +129,7 @@ public sealed class ReclaimStepTests
             Guest = new(_directory, pages, threads: 0, used: 0);
             _ram = new([new RamBlock("ram0", 0, pages, Guest.Address, SparseFile.Open(path, write: true), path)], _kernel.Ram.Segments.ToArray());
             using var process = PidFd.Open(Guest.ProcessId);
-            _userfaultfd = new(process.GetFd(Guest.UffdNumber));
+            _userfaultfd = new(process.GetFd(Guest.UffdNumbers[0]));
             _target = HostReclaimTarget.Adopt(_ram, _userfaultfd);
             _neverTouched = new(_ram);
             _neverTouched.Prepare();
