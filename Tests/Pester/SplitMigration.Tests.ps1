@@ -9,7 +9,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $mainMemory = 192MB
         $setup = New-ConnectedLab source, main, sub1, sub2
         $source, $main, $sub1, $sub2 = 'source', 'main', 'sub1', 'sub2' | ForEach-Object { $setup.Connection[$_] }
-        $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 2GB
+        $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 2GB -Smp 4
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 768'
         $null = Invoke-LabGuest -Guest $guest -Command 'free 384'
         $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
@@ -75,6 +75,10 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         foreach ($count in $paging.PageInsBySubHost) { $count | Should -BeGreaterThan 0 }
         foreach ($count in $paging.PageOutsBySubHost) { $count | Should -BeGreaterThan 0 }
         $paging.PeakResidentBytes | Should -BeLessOrEqual ($mainMemory * 1.05)
+    }
+
+    It 'has one queue for the faults of two CPUs' {
+        Invoke-OnHost $setup.Host.main 'ls -l /proc/$(pgrep qemu-system)/fd | grep -c userfaultfd' | Should -Be '2'
     }
 
     It 'really holds no more memory on the main host than it says' {
