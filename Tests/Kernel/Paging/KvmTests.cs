@@ -34,7 +34,8 @@ public sealed class KvmTests
         using var last = lab.StartPagerProcess(resume: true);
         last.WaitUntilPaging();
         var passed = guest.WaitForFullPass();
-        Assert.True(passed["rewritten"] > 2 * HeldPages);
+        // Once at first, and each third in each of two passes at least.
+        Assert.True(passed["rewritten"] > HeldPages * 3 / 2, passed.ToString());
         guest.Invoke("pause");
         var verified = guest.Invoke("verify");
         Assert.Equal((HeldPages, 0, 0), (verified["pages"], verified["errors"], verified["total_errors"]));
