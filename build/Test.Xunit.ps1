@@ -10,6 +10,8 @@ function Invoke-XunitSuite([string] $Suite, [string] $Project, [string] $Results
     if ($Suite -eq 'Kernel') {
         # It looks at machines of both QEMUs that are supported.
         & ([IO.Path]::Combine($root, 'Tests', 'Lab', 'prepare')) qemu-10.0
+        # And it starts a guest under KVM on a host of the lab.
+        $command = Get-LabCommand $command
     }
     elseif ($Suite -eq 'Vm') {
         # Its guests run three kernels; there is no network inside the lab to fetch them.
