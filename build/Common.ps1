@@ -6,7 +6,8 @@ function Get-Path { [IO.Path]::Combine([string[]] (@($root) + $args)) }
 
 <# Runs a program whose failure ends the build. -Silently shows its output only when it fails. #>
 function Invoke-Program([string] $What, [string[]] $Command, [switch] $Silently) {
-    $program, $arguments = $Command
+    # Typed: of one argument alone, the splat below would make one for each of its characters.
+    $program, [string[]] $arguments = $Command
     if ($Silently) {
         $lines = & $program @arguments 2>&1
         if ($LASTEXITCODE -ne 0) { $lines | ForEach-Object { $Host.UI.WriteErrorLine("$_") } }
@@ -40,7 +41,7 @@ function Get-PowerShellPath {
 function Get-LabCommand([string[]] $Command) { @($enterLab) + $Command }
 
 function Invoke-InLab([string] $What, [string[]] $Command) {
-    $program, $arguments = Get-LabCommand $Command
+    $program, [string[]] $arguments = Get-LabCommand $Command
     & $program @arguments | Out-Host
     if ($LASTEXITCODE -ne 0) {
         $Host.UI.WriteErrorLine("$What failed (exit status $LASTEXITCODE).")
