@@ -86,11 +86,11 @@ internal sealed class PagingBenchLab : IDisposable
         guest.Touch(1, "ordered", "remote", 0, _pages);
         // What is too much leaves, and the last pages asked for ahead come.
         Thread.Sleep(TimeSpan.FromSeconds(2));
-        long wakes = Wakes();
+        var before = Wakes();
         TimeSpan cpu = Environment.CpuUsage.TotalTime;
         Thread.Sleep(time);
         double minutes = time.TotalMinutes;
-        return ((Environment.CpuUsage.TotalTime - cpu).TotalSeconds / minutes, (Wakes() - wakes) / time.TotalSeconds);
+        return ((Environment.CpuUsage.TotalTime - cpu).TotalSeconds / minutes, Wakes().Sum(thread => thread.Value - before.GetValueOrDefault(thread.Key)) / time.TotalSeconds);
     }
 
     public void Dispose()
@@ -101,10 +101,12 @@ internal sealed class PagingBenchLab : IDisposable
         _certificate.Dispose();
     }
 
-    /// <summary>Times that a thread of this process gave up the CPU to wait, so far.</summary>
-    private static long Wakes() => Directory.EnumerateDirectories("/proc/self/task").Sum(static thread => long.Parse(
-        File.ReadLines(Path.Combine(thread, "status")).First(static line => line.StartsWith("voluntary_ctxt_switches:", StringComparison.Ordinal)).Split(':')[1],
-        CultureInfo.InvariantCulture));
+    /// <summary>Times that each thread of this process gave up the CPU to wait, so far; one that has ended in between is not counted.</summary>
+    private static Dictionary<string, long> Wakes() => Directory.EnumerateDirectories("/proc/self/task").ToDictionary(
+        static thread => thread,
+        static thread => long.Parse(
+            File.ReadLines(Path.Combine(thread, "status")).First(static line => line.StartsWith("voluntary_ctxt_switches:", StringComparison.Ordinal)).Split(':')[1],
+            CultureInfo.InvariantCulture));
 
     private PagingUnderTest Start(PagingGuest guest, bool tls, long remote, bool prefetch)
     {
