@@ -6,7 +6,8 @@ namespace FCtrans.Agent.Paging;
 
 /// <summary>
 /// Asks a store for pages that nobody waits for yet: on a connection of its own, read by a thread of its own, so that these pages never
-/// stand in the way of a demanded one. As with <see cref="DemandChannel"/>, what was asked for stays on record until it is here.
+/// stand in the way of a demanded one. What a cut has left unanswered is not asked for again: the pages are again what they were, and
+/// whoever has reached one meanwhile asks by <see cref="DemandChannel"/>, each of the store that has it.
 /// <para>One thread asks.</para>
 /// </summary>
 internal sealed unsafe class PrefetchChannel : StoreChannel
@@ -53,9 +54,9 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
             _used |= 1UL << index;
             _outstanding += (int)range.Count;
             ref var slot = ref _slots[index];
-            slot = new() { Generation = slot.Generation + 1, Range = range, ForWrite = forWrite };
-            sequence = Sequence(index, slot.Generation);
             connection = Connection;
+            slot = new() { Generation = slot.Generation + 1, Range = range, ForWrite = forWrite, SentOn = connection };
+            sequence = Sequence(index, slot.Generation);
         }
 
         try
@@ -88,14 +89,16 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
         _content = null;
     }
 
+    /// <summary>Asks for what was asked for just before there was this connection.</summary>
     protected override void Connected(FrameConnection connection)
     {
         lock (_lock)
         {
             for (int i = 0; i < SlotCount; i++)
             {
-                if ((_used >> i & 1) != 0)
+                if ((_used >> i & 1) != 0 && _slots[i].SentOn != connection)
                 {
+                    _slots[i].SentOn = connection;
                     connection.Send(FrameHeader.Of(FrameType.Get, _slots[i].Range, Sequence(i, _slots[i].Generation)));
                 }
             }
@@ -131,12 +134,11 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
         HandOn(slot, presence);
         lock (_lock)
         {
-            _used &= ~(1UL << index);
-            _outstanding -= (int)slot.Range.Count;
+            Free(index);
         }
     }
 
-    /// <summary>As <see cref="DemandChannel.TakeBack"/>.</summary>
+    /// <summary>Ends all requests, if the store is away.</summary>
     public void TakeBack()
     {
         for (int i = 0; Connection is null && i < SlotCount; i++)
@@ -144,14 +146,13 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
             PageRange range;
             lock (_lock)
             {
-                if (Connection is not null || (_used >> i & 1) == 0 || !IsElsewhere(_slots[i].Range))
+                if (Connection is not null || (_used >> i & 1) == 0)
                 {
                     continue;
                 }
 
                 range = _slots[i].Range;
-                _used &= ~(1UL << i);
-                _outstanding -= (int)range.Count;
+                Free(i);
             }
 
             _arrivals.Unanswered(Options.Index, range);
@@ -160,17 +161,12 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
 
     protected override void Disconnected(string error) => TakeBack();
 
-    private bool IsElsewhere(PageRange range)
+    private void Free(int index)
     {
-        for (long page = range.First; page < range.End; page++)
-        {
-            if (!_arrivals.IsElsewhere(Options.Index, page))
-            {
-                return false;
-            }
-        }
-
-        return true;
+        _used &= ~(1UL << index);
+        _outstanding -= (int)_slots[index].Range.Count;
+        // A connection that has ended has large buffers.
+        _slots[index].SentOn = null;
     }
 
     private static uint Sequence(int index, uint generation) => (generation << SlotBits) | (uint)index;
@@ -205,5 +201,8 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
         public uint Generation;
         public bool ForWrite;
         public PageRange Range;
+
+        /// <summary>Each connection carries each request once.</summary>
+        public FrameConnection? SentOn;
     }
 }

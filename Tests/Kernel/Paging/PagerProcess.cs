@@ -94,7 +94,7 @@ internal sealed class PagerProcess : IDisposable
     }
 
     /// <summary>What it is about, for whoever wonders why it hangs.</summary>
-    private string Describe()
+    public string Describe()
     {
         string states = string.Join(
             ", ", Directory.GetDirectories($"/proc/{_process.Id}/task").Select(task => File.ReadAllText(Path.Combine(task, "stat")).Split(' ')[2]));

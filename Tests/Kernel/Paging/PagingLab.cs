@@ -15,11 +15,16 @@ internal sealed class PagingLab : IDisposable
     /// <summary>How many userfaultfds a guest has where the test does not say: set it to try all of them with several.</summary>
     private static readonly int s_userfaultfds = int.Parse(Environment.GetEnvironmentVariable("FCTRANS_TEST_USERFAULTFDS") ?? "1", CultureInfo.InvariantCulture);
 
+    /// <summary>The one of the test that runs on this thread.</summary>
+    [ThreadStatic]
+    private static PagingLab? s_current;
+
     private readonly List<RemoteStore> _remote = [];
     private readonly TestGuest? _guest;
     private GuestRam? _ram;
     private UserfaultfdSet? _uffds;
     private PageTable? _table;
+    private PagerProcess? _process;
 
     public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1, long left = 0, int userfaultfds = 0)
         : this(directory => new TestGuest(directory, pages, threads, used, userfaultfds == 0 ? s_userfaultfds : userfaultfds), pages, limit, tls, stores, storeLimit, trackUnused, copies)
@@ -41,6 +46,7 @@ internal sealed class PagingLab : IDisposable
     private PagingLab(
         Func<string, IPagedProcess> start, long pages, long limit, bool tls, int stores, long storeLimit, bool trackUnused, int copies)
     {
+        s_current = this;
         Copies = copies;
         Pages = pages;
         Limit = limit;
@@ -137,7 +143,7 @@ internal sealed class PagingLab : IDisposable
         Pager = null!;
     }
 
-    public PagerProcess StartPagerProcess(bool resume, string? failurePoints = null) => PagerProcess.Start(this, resume, failurePoints);
+    public PagerProcess StartPagerProcess(bool resume, string? failurePoints = null) => _process = PagerProcess.Start(this, resume, failurePoints);
 
     /// <summary>Bytes of the guest's memory that take room here.</summary>
     public long ResidentBytes()
@@ -149,7 +155,7 @@ internal sealed class PagingLab : IDisposable
     /// <summary>Waits for a state, at most a minute.</summary>
     public static void WaitFor(Func<bool> state, string what)
     {
-        Assert.True(SpinWait.SpinUntil(
+        bool came = SpinWait.SpinUntil(
             () =>
             {
                 bool there = state();
@@ -160,7 +166,11 @@ internal sealed class PagingLab : IDisposable
 
                 return there;
             },
-            TimeSpan.FromSeconds(60)), $"not within 60 s: {what}");
+            TimeSpan.FromSeconds(60));
+        if (!came)
+        {
+            Assert.Fail($"not within 60 s: {what}. {s_current?.Describe()}");
+        }
     }
 
     public void Dispose()
@@ -179,6 +189,20 @@ internal sealed class PagingLab : IDisposable
 
         Certificate.Dispose();
         System.IO.Directory.Delete(Directory, recursive: true);
+    }
+
+    /// <summary>What the pager is about, for whoever wonders why something does not come.</summary>
+    private string Describe()
+    {
+        if (Pager is null)
+        {
+            return _process?.Describe() ?? "";
+        }
+
+        var states = Enumerable.Range(0, (int)Pages).Select(page => Table[page]).CountBy(entry => entry).Select(
+            e => $"{e.Key.State} at {Table.Places.First(e.Key.Sub)}, {Table.Places.Second(e.Key.Sub)}: {e.Value}");
+        var stores = _remote.Select(r => $"{r.Index}: {r.Problem ?? "connected"}, {r.Demand.Outstanding} and {r.Prefetch.Outstanding} pages under way");
+        return $"{Pager.Snapshot()}\nPages: {string.Join("; ", states)}\nStores: {string.Join("; ", stores)}";
     }
 
     private void Open(bool resume)
