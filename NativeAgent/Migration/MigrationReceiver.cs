@@ -48,6 +48,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
         byte[] buffer = GC.AllocateUninitializedArray<byte>(FrameHeader.MaxPayloadBytes, pinned: true);
         byte[] unpacked = GC.AllocateUninitializedArray<byte>(
             Math.Max(PageCompression.BlockPages, RowCodec.MaxPages) * PageIndex.PageSize, pinned: true);
+        using var filler = new HoleFiller(_writing);
         while (connection.Read(out var header, buffer))
         {
             var payload = buffer.AsSpan(0, header.PayloadBytes);
@@ -66,17 +67,17 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
             switch (header.Type)
             {
                 case FrameType.Pages:
-                    Store(connection, header.Range, payload);
+                    Store(connection, filler, header.Range, payload);
                     break;
                 case FrameType.CompressedPages:
                     var pages = unpacked.AsSpan(0, (int)header.Range.Bytes);
                     PageCompression.Decompress(payload, pages);
-                    Store(connection, header.Range, pages);
+                    Store(connection, filler, header.Range, pages);
                     break;
                 case FrameType.RowPages:
                     var rows = unpacked.AsSpan(0, (int)header.Range.Bytes);
                     RowCodec.Decode(payload, rows);
-                    Store(connection, header.Range, rows);
+                    Store(connection, filler, header.Range, rows);
                     break;
                 case FrameType.ZeroPages:
                 case FrameType.Discard:
@@ -181,7 +182,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
         }
     }
 
-    private void Store(FrameConnection connection, PageRange range, ReadOnlySpan<byte> content)
+    private void Store(FrameConnection connection, HoleFiller filler, PageRange range, ReadOnlySpan<byte> content)
     {
         Diagnostics.FailurePoint.Reach("main.receiving");
         fixed (byte* bytes = content)
@@ -191,14 +192,8 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
             {
                 var block = ram.BlockOf(range.First);
                 long count = Math.Min(range.Count, block.EndPage - range.First);
-                nint bytesWritten;
-                // The kernel lets one thread write into a file at a time, and the others spin: on a lock of ours they sleep.
-                lock (_writing)
-                {
-                    bytesWritten = SparseFile.Write(
-                        block.File, from, (nuint)(count << PageIndex.PageShift), (range.First - block.FirstPage) << PageIndex.PageShift);
-                }
-
+                nint bytesWritten = filler.Write(
+                    block.File, from, count << PageIndex.PageShift, (range.First - block.FirstPage) << PageIndex.PageShift);
                 if (bytesWritten != (nint)(count << PageIndex.PageShift))
                 {
                     throw connection.Refuse(

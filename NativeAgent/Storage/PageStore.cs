@@ -90,10 +90,14 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
     public bool Has(long page) => (Word(page) >> (int)(page & 63) & 1) != 0;
 
+    /// <summary>For a thread that puts many pages: others may do so at the same time.</summary>
+    public HoleFiller OpenFiller() => new(_writing);
+
     /// <summary>Stores pages, over what there was.</summary>
     /// <param name="content">As many pages as <paramref name="range"/> has.</param>
+    /// <param name="filler">This thread's, of this store.</param>
     /// <exception cref="StoreFullException">The limit is reached or the host's memory is full; none of the new pages is kept.</exception>
-    public void Put(PageRange range, byte* content)
+    public void Put(PageRange range, byte* content, HoleFiller filler)
     {
         long added = 0;
         for (long page = range.First; page < range.End; page++)
@@ -108,13 +112,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
                 $"full: the store's limit of {LimitPages << PageIndex.PageShift >> 20} MiB is reached. Give this sub-host more memory for the VM, or add another.");
         }
 
-        nint written;
-        // The kernel lets one thread write into a file at a time, and the others spin: on a lock of ours they sleep.
-        lock (_writing)
-        {
-            written = SparseFile.Write(_file, content, (nuint)range.Bytes, range.First << PageIndex.PageShift);
-        }
-
+        nint written = filler.Write(_file, content, range.Bytes, range.First << PageIndex.PageShift);
         if (written != (nint)range.Bytes)
         {
             Interlocked.Add(ref _stored, -added);

@@ -71,6 +71,7 @@ internal sealed unsafe class StoreServer(PageStore store, SourceReader? source =
 
     private void ServeBulk(FrameConnection connection, byte* buffer)
     {
+        using var filler = store.OpenFiller();
         // What is packed comes to the beginning of the buffer, and its pages behind it: both fit, a packed frame having few pages.
         byte* unpacked = buffer + (PageCompression.BlockPages * PageIndex.PageSize);
         while (connection.Read(out var frame, new Span<byte>(buffer, FrameHeader.MaxPayloadBytes)))
@@ -79,17 +80,17 @@ internal sealed unsafe class StoreServer(PageStore store, SourceReader? source =
             {
                 case FrameType.Pages:
                     FailurePoint.Reach("sub.storing");
-                    store.Put(frame.Range, buffer);
+                    store.Put(frame.Range, buffer, filler);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
                 case FrameType.CompressedPages:
                     PageCompression.Decompress(new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes));
-                    store.Put(frame.Range, unpacked);
+                    store.Put(frame.Range, unpacked, filler);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
                 case FrameType.RowPages:
                     RowCodec.Decode(new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes));
-                    store.Put(frame.Range, unpacked);
+                    store.Put(frame.Range, unpacked, filler);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
                 case FrameType.ZeroPages:
@@ -113,6 +114,7 @@ internal sealed unsafe class StoreServer(PageStore store, SourceReader? source =
     private void ServeTake(FrameConnection connection, byte* buffer)
     {
         using var reader = (source ?? throw connection.Refuse("This store can't take pages from a source.")).Open();
+        using var filler = store.OpenFiller();
         byte[] text = new byte[FrameHeader.MaxEndPointBytes];
         while (connection.Read(out var frame, text))
         {
@@ -135,7 +137,7 @@ internal sealed unsafe class StoreServer(PageStore store, SourceReader? source =
 
                 if (buffer[i] == 1)
                 {
-                    store.Put(new(frame.FirstPage + i, run), content);
+                    store.Put(new(frame.FirstPage + i, run), content, filler);
                     content += (long)run * PageIndex.PageSize;
                     Interlocked.Add(ref _written, run);
                 }

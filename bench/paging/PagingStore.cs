@@ -24,11 +24,12 @@ internal static class PagingStore
         bool tls = bool.Parse(arguments[2]);
         using var certificate = WorkerCertificate.Create(directory);
         using var store = PageStore.Open(directory, pages, pages);
+        using var filler = store.OpenFiller();
         ulong* page = stackalloc ulong[(int)(PageIndex.PageSize / sizeof(ulong))];
         for (long i = 0; i < pages; i++)
         {
             page[0] = (ulong)i + 1;
-            store.Put(new(i, 1), (byte*)page);
+            store.Put(new(i, 1), (byte*)page, filler);
         }
 
         using var listener = new PeerListener(

@@ -193,9 +193,10 @@ public sealed unsafe class PageStoreTests : IDisposable
     {
         byte[] content = new byte[range.Bytes];
         Array.Fill(content, value);
+        using var filler = store.OpenFiller();
         fixed (byte* p = content)
         {
-            store.Put(range, p);
+            store.Put(range, p, filler);
         }
     }
 
