@@ -17,7 +17,13 @@ namespace FCtrans.Agent.Paging;
 internal sealed class FaultThread : IDisposable
 {
     private const int BatchEvents = 64;
+
+    /// <summary>Pages of a store given up that are noted with one entry.</summary>
+    private const int LostAtOnce = 4096;
     private const int MaxSetAside = 4096;
+
+    /// <summary>While it can't be noted that pages are lost which somebody waits for.</summary>
+    private const int UntoldMilliseconds = 100;
 
     /// <summary>Places in what is polled: the wake-up, the userfaultfds, and from <see cref="_firstStore"/> on the stores.</summary>
     private const int Wakeup = 0;
@@ -42,6 +48,7 @@ internal sealed class FaultThread : IDisposable
     private int _asideCount;
     private int _givenUp = -1;
     private volatile ManualResetEventSlim? _givenUpDone;
+    private bool _untold;
     private volatile bool _starved;
     private volatile bool _stop;
 
@@ -123,6 +130,7 @@ internal sealed class FaultThread : IDisposable
         // What the other of two has is asked for there.
         _core.Stores[sub].Reroute();
         long patience = Environment.TickCount64 + 5000;
+        var lost = new PageRange(0, 0);
         for (long page = 0; page < _core.Table.PageCount; page++)
         {
             var entry = _core.Table[page];
@@ -138,12 +146,35 @@ internal sealed class FaultThread : IDisposable
                 && _core.Table.TryMove(page, entry, entry.With(PageState.Lost)))
             {
                 _core.WriteWanted.TryClear(page);
-                _core.Pages.Poison(page);
-                _core.Pages.Wake(new(page, 1));
+                if (lost.Count > 0 && (lost.End != page || lost.Count == LostAtOnce))
+                {
+                    Lose(lost);
+                    lost = new(page, 0);
+                }
+
+                lost = lost.Count == 0 ? new(page, 1) : new(lost.First, lost.Count + 1);
             }
         }
 
+        if (lost.Count > 0)
+        {
+            Lose(lost);
+        }
+
         _givenUpDone!.Set();
+    }
+
+    /// <summary>They are Lost in the table.</summary>
+    private void Lose(PageRange pages)
+    {
+        if (!_core.TryTellLost(pages))
+        {
+            // Who waits for one faults again, which is answered when it could be noted.
+            for (long page = pages.First; page < pages.End; page++)
+            {
+                _core.Pages.Wake(new(page, 1));
+            }
+        }
     }
 
     private void ConnectionChanged()
@@ -205,7 +236,7 @@ internal sealed class FaultThread : IDisposable
             _waits[FirstFaults + i].Fd = faults ? uffds[i].Descriptor : -1;
         }
 
-        Userfaultfd.Wait(_waits.AsSpan(0, _firstStore + _polled));
+        Userfaultfd.Wait(_waits.AsSpan(0, _firstStore + _polled), _untold ? UntoldMilliseconds : Timeout.Infinite);
         if (_waits[Wakeup].ReturnedEvents != 0)
         {
             _wakeup.Drain();
@@ -292,6 +323,7 @@ internal sealed class FaultThread : IDisposable
     private void RetrySetAside()
     {
         int kept = 0;
+        _untold = false;
         for (int i = 0; i < _asideCount; i++)
         {
             if (!TryHandle(_aside[i]))
@@ -459,9 +491,9 @@ internal sealed class FaultThread : IDisposable
                     return true;
 
                 default:
-                    _core.Pages.Poison(fault.Page);
-                    _core.Pages.Wake(new(fault.Page, 1));
-                    return true;
+                    bool told = _core.TryTellLost(new(fault.Page, 1));
+                    _untold |= !told;
+                    return told;
             }
         }
     }

@@ -8,7 +8,10 @@ namespace FCtrans.Agent.Paging;
 /// What can be done to guest pages, by page index: userfaultfd for QEMU's mapping, the RAM file for the content. No method allocates,
 /// throws or blocks for longer than the kernel takes; each returns an errno, 0 when done. A range lies in one RAM block.
 /// </summary>
-internal sealed unsafe class GuestPages(GuestRam ram, UserfaultfdSet uffds)
+/// <param name="ram">Of the VM.</param>
+/// <param name="uffds">Of the VM.</param>
+/// <param name="memoryErrors">As <see cref="PagerOptions.MemoryErrors"/>.</param>
+internal sealed unsafe class GuestPages(GuestRam ram, UserfaultfdSet uffds, bool memoryErrors = true)
 {
     private volatile bool _ended;
     private volatile WriteWatch? _watch;
@@ -119,9 +122,14 @@ internal sealed unsafe class GuestPages(GuestRam ram, UserfaultfdSet uffds)
         }
     }
 
-    /// <summary>From now on whoever touches this missing page gets a memory error.</summary>
+    /// <summary>From now on whoever touches this missing page gets a memory error. EEXIST: it is so already, or there is a page. EINVAL: Linux before 6.6.</summary>
     public int Poison(long page)
     {
+        if (!memoryErrors)
+        {
+            return Errno.EINVAL;
+        }
+
         var uffd = uffds.Of(page);
         var address = ram.AddressOf(page);
         int errno;

@@ -96,11 +96,9 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
             return;
         }
 
-
         core.Report(
             $"Sub-host {core.Stores[sub].Options.Host} no longer has page {page}: its content is lost, and the guest gets a memory error where it touches it.");
-        core.Pages.Poison(page);
-        core.Pages.Wake(new(page, 1));
+        Lose(page);
         core.WakeFaults();
     }
 
@@ -123,6 +121,16 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
         }
 
         core.WakeFaults();
+    }
+
+    /// <summary>It is Lost in the table.</summary>
+    private void Lose(long page)
+    {
+        if (!core.TryTellLost(new(page, 1)))
+        {
+            // Who waits for it faults again, which is answered when it could be noted.
+            core.Pages.Wake(new(page, 1));
+        }
     }
 
     private bool IsFetching(PageEntry entry, int sub) => entry.State == PageState.Fetching && core.Table.Places.Contains(entry.Sub, sub);

@@ -138,6 +138,7 @@ internal sealed class Pager : IDisposable
         var pager = new Pager(options);
         if (conflicts > 0)
         {
+            pager.NoteLost();
             pager._core.Report($"{conflicts} pages lie on two sub-hosts, and nothing says which copy is right: they are lost.");
         }
 
@@ -339,9 +340,9 @@ internal sealed class Pager : IDisposable
 
     /// <summary>
     /// Sub-host <paramref name="sub"/> is gone and will not come back: what only it had is lost, and the guest gets a memory error where it
-    /// touches it. Disposes the store. Returns the pages that are lost now, for <see cref="PagerOptions.Lost"/>; the caller's.
+    /// touches it. Disposes the store. Returns the pages that are lost now, which has been noted for the workers to come; the caller's.
     /// </summary>
-    /// <exception cref="InvalidOperationException">The pager was stopped.</exception>
+    /// <exception cref="InvalidOperationException">The pager was stopped, or what is lost can't be noted: then it can be done again.</exception>
     public PageBitmap GiveUp(int sub)
     {
         _core.Decide(sub, StoreFate.Gone);
@@ -362,8 +363,15 @@ internal sealed class Pager : IDisposable
 
         _faults.GiveUp(sub);
         _core.WakeEvictor();
+        NoteLost();
+        if (_core.Table.Count(PageState.Lost) is > 0 and var count)
+        {
+            _core.Report(
+                $"Sub-host {_core.Stores[sub].Options.Host} was given up, and with it the only copy of {count} pages: the guest gets a memory error where it touches one.");
+        }
+
         var lost = new PageBitmap(_core.Table.PageCount);
-        for (long page = 0; page < _core.Table.PageCount; page++)
+        for (long page = 0; (page = _core.Table.NextWithContent(page)) >= 0; page++)
         {
             if (_core.Table[page].State == PageState.Lost)
             {
@@ -371,13 +379,21 @@ internal sealed class Pager : IDisposable
             }
         }
 
-        if (_core.Table.Count(PageState.Lost) is > 0 and var count)
-        {
-            _core.Report(
-                $"Sub-host {_core.Stores[sub].Options.Host} was given up, and with it the only copy of {count} pages: the guest gets a memory error where it touches one.");
-        }
-
         return lost;
+    }
+
+    /// <summary>All that is lost is so for the workers to come too.</summary>
+    /// <exception cref="InvalidOperationException">It can't be noted.</exception>
+    private void NoteLost()
+    {
+        for (long page = 0; (page = _core.Table.NextWithContent(page)) >= 0; page++)
+        {
+            if (_core.Table[page].State == PageState.Lost && !_core.Lost.TryNote(new(page, 1)))
+            {
+                throw new InvalidOperationException(
+                    "Which pages are lost can't be noted in the worker's directory. Make room on its file system, and try again.");
+            }
+        }
     }
 
     private static void KeepLost(PageTable table, PageBitmap lost)

@@ -27,8 +27,11 @@ internal sealed record PagerOptions
     /// <summary>Indices of stores that are not there any more. They are in <see cref="Stores"/> to keep the others' places, not started.</summary>
     public IReadOnlyCollection<int> Gone { get; init; } = [];
 
-    /// <summary>For <see cref="Pager.Resume"/>: pages known to be lost; null for none.</summary>
+    /// <summary>For <see cref="Pager.Resume"/>: pages that workers before have noted to be lost (<see cref="LostPages.Read"/>); null for none.</summary>
     public PageBitmap? Lost { get; init; }
+
+    /// <summary>Whether the kernel is asked to make lost pages memory errors. One before Linux 6.6 refuses; without it, the same comes of that.</summary>
+    public bool MemoryErrors { get; init; } = true;
 
     /// <summary>Whether pages are fetched ahead of their faults where the guest goes through its memory in order.</summary>
     public bool Prefetch { get; init; } = true;

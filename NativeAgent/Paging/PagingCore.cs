@@ -1,3 +1,6 @@
+using FCtrans.Agent.Diagnostics;
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
 using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Paging;
@@ -20,7 +23,7 @@ internal sealed class PagingCore : IDisposable
 
     public PagingCore(PagerOptions options)
     {
-        Pages = new(options.Ram, options.Uffds);
+        Pages = new(options.Ram, options.Uffds, options.MemoryErrors);
         Table = options.Table;
         _stores = [.. options.Stores];
         TrackUnused = options.TrackUnused;
@@ -35,6 +38,7 @@ internal sealed class PagingCore : IDisposable
         }
 
         Copies = new(this, options);
+        Lost = new(Table.PageCount, options.StateDirectory);
         LimitPages = options.LimitPages;
         Prefetch = options.Prefetch;
     }
@@ -50,6 +54,9 @@ internal sealed class PagingCore : IDisposable
 
     /// <summary>Where copies are and may go; each member says who may use it.</summary>
     public PageCopies Copies { get; }
+
+    /// <summary>What is lost for good.</summary>
+    public LostPages Lost { get; }
 
     public bool Prefetch
     {
@@ -213,6 +220,36 @@ internal sealed class PagingCore : IDisposable
     }
 
     /// <summary>
+    /// A page has just become Lost in the table, or somebody touches one that is: from now on that is a memory error, once it has been noted
+    /// for the workers to come. False: it could not be noted. Then nobody has been told or woken, and it has to be tried again.
+    /// </summary>
+    public bool TryTellLost(PageRange pages)
+    {
+        if (!Lost.TryNote(pages))
+        {
+            Report("Which pages are lost can't be noted in the worker's directory, and who touches one waits. Make room on its file system.");
+            return false;
+        }
+
+        FailurePoint.Reach("main.lost.noted");
+        for (long page = pages.First; page < pages.End; page++)
+        {
+            int errno = Pages.Poison(page);
+            if (errno is 0 or Errno.EEXIST)
+            {
+                Pages.Wake(new(page, 1));
+            }
+            else if (!Pages.Ended)
+            {
+                // Woken it would fault again at once, for ever. So it waits as it would for a sub-host that is away.
+                Report($"Page {page} is lost, and this host's kernel can't make that a memory error (Linux 6.6 or later can): whoever touches it waits for ever.");
+            }
+        }
+
+        return true;
+    }
+
+    /// <summary>
     /// Lifts the protection of a page that is here, and wakes who waits for it. False when the page is no longer
     /// <paramref name="entry"/>: look again.
     /// </summary>
@@ -237,6 +274,7 @@ internal sealed class PagingCore : IDisposable
     public void Dispose()
     {
         Copies.Dispose();
+        Lost.Dispose();
         Queue.Dispose();
         WriteWanted.Dispose();
         Heat.Dispose();

@@ -358,8 +358,11 @@ internal sealed unsafe class SourceDrain : IDisposable
         if (_core.Table.TryMove(page, was, was.With(PageState.Lost)))
         {
             _core.Report($"The source no longer has page {page}: its content is lost, and the guest gets a memory error where it touches it.");
-            _core.Pages.Poison(page);
-            _core.Pages.Wake(new(page, 1));
+            if (!_core.TryTellLost(new(page, 1)))
+            {
+                // Who waits for it faults again, which is answered when it could be noted.
+                _core.Pages.Wake(new(page, 1));
+            }
         }
     }
 

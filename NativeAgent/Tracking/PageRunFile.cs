@@ -6,7 +6,8 @@ namespace FCtrans.Agent.Tracking;
 /// <summary>A set of pages in a file: its runs, each as first page and count, 8 bytes little-endian each.</summary>
 internal static class PageRunFile
 {
-    private const int RunBytes = 16;
+    /// <summary>Of each run; what is left behind the last whole one counts as nothing.</summary>
+    public const int RunBytes = 16;
 
     public static void Write(string path, PageBitmap pages)
     {

@@ -16,8 +16,6 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
 {
     private volatile Peer[] _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
 
-    private const string LostPagesFile = "lost-pages";
-
     /// <summary>All that the VM has or had, by their indices.</summary>
     public Peer[] Subs => _subs;
 
@@ -25,7 +23,7 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
     public int[] Gone => [.. Indices().Where(i => directory.Has(Marker(i, "left")) || directory.Has(Marker(i, "lost")))];
 
     /// <summary>Pages that a worker before has found to be lost.</summary>
-    public PageBitmap ReadLost() => PageRunFile.Read(directory.File(LostPagesFile), pages);
+    public PageBitmap ReadLost() => LostPages.Read(directory.Path, pages);
 
     /// <summary>serving, leaving, left or lost.</summary>
     public string StateOf(int sub) =>
@@ -113,9 +111,8 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
 
         if (lost)
         {
-            using var pagesLost = pager.GiveUp(sub);
-            // Before the marker: with it, nobody asks for them any more, and without this file they would be taken for unused.
-            PageRunFile.Write(directory.File(LostPagesFile), pagesLost);
+            // Before the marker, since this notes what is lost: with the marker, nobody asks for these pages any more.
+            pager.GiveUp(sub).Dispose();
             directory.Mark(Marker(sub, "lost"));
             return;
         }

@@ -182,6 +182,7 @@ internal sealed class PagerProcess : IDisposable
             MayHavePairs = a[10] != "1",
             StateDirectory = Path.Combine(a[7], "state"),
             CopyPatience = TimeSpan.FromMilliseconds(100),
+            Lost = resume ? LostPages.Read(Path.Combine(a[7], "state"), pages) : null,
         };
         var pager = resume ? Pager.Resume(options) : new Pager(options);
         pager.Start();

@@ -71,6 +71,9 @@ internal sealed class PagingLab : IDisposable
 
     public bool TrackUnused { get; }
 
+    /// <summary>Whether the kernel counts as one that can give the guest memory errors.</summary>
+    public bool MemoryErrors { get; init; } = true;
+
     public int Copies { get; set; }
 
     public string Directory { get; }
@@ -113,6 +116,8 @@ internal sealed class PagingLab : IDisposable
             StateDirectory = StateDirectory,
             CopyPatience = TimeSpan.FromMilliseconds(100),
             Gone = Gone,
+            Lost = resume ? LostPages.Read(StateDirectory, Pages) : null,
+            MemoryErrors = MemoryErrors,
         };
         prepare?.Invoke(_table!);
         Pager = resume ? Pager.Resume(options) : new(options);
