@@ -41,8 +41,8 @@ internal sealed unsafe class DemandChannel : StoreChannel
         }
     }
 
-    /// <summary>Pages asked for and not here yet.</summary>
-    public int Outstanding => SlotCount - Volatile.Read(ref _freeCount);
+    /// <inheritdoc/>
+    public override int Outstanding => SlotCount - Volatile.Read(ref _freeCount);
 
     /// <summary>No more can be asked for now. Only the one thread that asks can make it true.</summary>
     public bool IsBusy => Volatile.Read(ref _freeCount) == 0;

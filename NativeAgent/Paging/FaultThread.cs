@@ -25,6 +25,9 @@ internal sealed class FaultThread : IDisposable
     /// <summary>While it can't be noted that pages are lost which somebody waits for.</summary>
     private const int UntoldMilliseconds = 100;
 
+    /// <summary>While stores owe answers it is looked so often within the time that they have whether any come.</summary>
+    private const int LooksEach = 4;
+
     /// <summary>Places in what is polled: the wake-up, the userfaultfds, and from <see cref="_firstStore"/> on the stores.</summary>
     private const int Wakeup = 0;
 
@@ -45,6 +48,8 @@ internal sealed class FaultThread : IDisposable
     private readonly int _mostAtOnce;
     private volatile bool _descriptorsAreOld = true;
     private int _polled;
+    private long _lookMilliseconds = Timeout.Infinite;
+    private long _lookedAt;
     private int _asideCount;
     private int _givenUp = -1;
     private volatile ManualResetEventSlim? _givenUpDone;
@@ -205,6 +210,7 @@ internal sealed class FaultThread : IDisposable
             }
 
             ReadAnswers();
+            LookForAnswers();
             AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - before;
         }
     }
@@ -223,8 +229,10 @@ internal sealed class FaultThread : IDisposable
             }
 
             _polled = stores.Length;
+            _lookMilliseconds = long.MaxValue;
             foreach (var store in stores)
             {
+                _lookMilliseconds = Math.Min(_lookMilliseconds, Math.Max(1, (long)store.Options.AnswerTimeout.TotalMilliseconds / LooksEach));
                 // One may have come back that has what was asked of one that is away.
                 store.Reroute();
             }
@@ -236,10 +244,40 @@ internal sealed class FaultThread : IDisposable
             _waits[FirstFaults + i].Fd = faults ? uffds[i].Descriptor : -1;
         }
 
-        Userfaultfd.Wait(_waits.AsSpan(0, _firstStore + _polled), _untold ? UntoldMilliseconds : Timeout.Infinite);
+        Userfaultfd.Wait(_waits.AsSpan(0, _firstStore + _polled), _untold ? UntoldMilliseconds : IsOwed() ? (int)_lookMilliseconds : Timeout.Infinite);
         if (_waits[Wakeup].ReturnedEvents != 0)
         {
             _wakeup.Drain();
+        }
+    }
+
+    private bool IsOwed()
+    {
+        foreach (var store in _core.Stores)
+        {
+            if (store.IsOwed)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>After <see cref="ReadAnswers"/>: what has come while this process stood still counts.</summary>
+    private void LookForAnswers()
+    {
+        long now = Environment.TickCount64;
+        long passed = now - _lookedAt;
+        if (passed < _lookMilliseconds)
+        {
+            return;
+        }
+
+        _lookedAt = now;
+        foreach (var store in _core.Stores)
+        {
+            store.EndIfSilent(Math.Min(passed, 2 * _lookMilliseconds));
         }
     }
 

@@ -32,8 +32,8 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
         _arrivals = arrivals;
     }
 
-    /// <summary>Pages asked for and not here yet.</summary>
-    public int Outstanding => Volatile.Read(ref _outstanding);
+    /// <inheritdoc/>
+    public override int Outstanding => Volatile.Read(ref _outstanding);
 
     /// <summary>Whether it is worth asking: there is a connection, and it has not too much to do already.</summary>
     public bool IsReady => IsConnected && Volatile.Read(ref _used) != uint.MaxValue;

@@ -71,6 +71,25 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         Evacuation.TakeBack();
     }
 
+    /// <summary>It owes answers: <see cref="EndIfSilent"/> is to be called in a while.</summary>
+    public bool IsOwed => Demand.IsOwed || Prefetch.IsOwed || Evacuation.IsOwed;
+
+    /// <summary>
+    /// A worker that hangs keeps its connections for ever. Ended here, they are as those of one that is away: others are asked, it is said,
+    /// and what only it has is asked for anew when it is back. For the fault thread; as <see cref="StoreChannel.IsSilent"/>.
+    /// </summary>
+    public void EndIfSilent(long milliseconds)
+    {
+        // Each looks, whatever the others have seen.
+        if (Demand.IsSilent(milliseconds) | Prefetch.IsSilent(milliseconds) | Evacuation.IsSilent(milliseconds))
+        {
+            string reason = $"Its worker has not answered for {Options.AnswerTimeout.TotalSeconds:0.#} s.";
+            Demand.Abort(reason);
+            Prefetch.Abort(reason);
+            Evacuation.Abort(reason);
+        }
+    }
+
     /// <summary>It has nothing any more and never will: not asked again.</summary>
     public void Retire()
     {

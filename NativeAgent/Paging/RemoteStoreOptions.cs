@@ -30,6 +30,6 @@ internal sealed record RemoteStoreOptions
     /// <summary>Pages of the VM.</summary>
     public required long Pages { get; init; }
 
-    /// <summary>How long the store may take to acknowledge what was sent; then it counts as away and is connected to anew.</summary>
+    /// <summary>How long the store may take to acknowledge what was sent, or say nothing while it owes pages; then it counts as away and is connected to anew.</summary>
     public TimeSpan AnswerTimeout { get; init; } = TimeSpan.FromSeconds(5);
 }

@@ -28,6 +28,7 @@ internal sealed unsafe class SourceDrain : IDisposable
 
     private static readonly TimeSpan s_attempt = TimeSpan.FromSeconds(1);
 
+    private readonly Timer _patience;
     private readonly PagingCore _core;
     private readonly RemoteStore _store;
     private readonly Action _emptied;
@@ -57,6 +58,7 @@ internal sealed unsafe class SourceDrain : IDisposable
         _store = store;
         _emptied = emptied;
         _takes = new(core, store, _stop.Token);
+        _patience = new(_ => Volatile.Read(ref _connection)?.Abort());
         _thread = new Thread(Run) { IsBackground = true, Name = "source drain" };
         _thread.Start();
     }
@@ -81,6 +83,7 @@ internal sealed unsafe class SourceDrain : IDisposable
 
         _thread.Join();
         _takes.Dispose();
+        _patience.Dispose();
         NativeMemory.AlignedFree(_pages);
         _stop.Dispose();
     }
@@ -282,7 +285,7 @@ internal sealed unsafe class SourceDrain : IDisposable
     private void TakeAnswer()
     {
         var range = _asked.Peek();
-        if (!_connection!.Read(out var frame, _payload))
+        if (!Read(out var frame))
         {
             throw new IOException("The source's worker closed the connection.");
         }
@@ -290,7 +293,7 @@ internal sealed unsafe class SourceDrain : IDisposable
         int count = (int)range.Count;
         if (frame.Type != FrameType.GetDone || frame.Range != range || frame.Sequence != _sequence - (uint)(_asked.Count - 1))
         {
-            throw _connection.Refuse($"The answer for {frame.Range} is not what was asked for.");
+            throw _connection!.Refuse($"The answer for {frame.Range} is not what was asked for.");
         }
 
         int present = 0;
@@ -301,7 +304,7 @@ internal sealed unsafe class SourceDrain : IDisposable
 
         if (frame.PayloadBytes != count + (present * PageIndex.PageSize))
         {
-            throw _connection.Refuse($"The answer for {frame.Range} has not the pages that it says.");
+            throw _connection!.Refuse($"The answer for {frame.Range} has not the pages that it says.");
         }
 
         _asked.Dequeue();
@@ -323,6 +326,20 @@ internal sealed unsafe class SourceDrain : IDisposable
 
         FailurePoint.Reach("main.drain.fetched");
         _core.WakeFaults();
+    }
+
+    /// <summary>A worker that hangs keeps its connection for ever: it has so long to answer.</summary>
+    private bool Read(out FrameHeader frame)
+    {
+        _patience.Change(_store.Options.AnswerTimeout, Timeout.InfiniteTimeSpan);
+        try
+        {
+            return _connection!.Read(out frame, _payload);
+        }
+        finally
+        {
+            _patience.Change(Timeout.Infinite, Timeout.Infinite);
+        }
     }
 
     private void Arrived(long page, byte* content)
@@ -409,7 +426,7 @@ internal sealed unsafe class SourceDrain : IDisposable
 
         _connection!.Send(FrameHeader.Of(FrameType.Barrier, ++_sequence));
         _connection.Flush();
-        if (!_connection.Read(out var answer, _payload) || answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
+        if (!Read(out var answer) || answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
         {
             throw new IOException("The source did not confirm that it has given pages up.");
         }

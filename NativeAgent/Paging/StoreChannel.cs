@@ -20,6 +20,14 @@ internal abstract class StoreChannel : IDisposable
     private volatile FrameConnection? _connection;
     private volatile string? _error;
     private volatile bool _stopping;
+    private volatile int _connections;
+    private volatile string? _endedBecause;
+
+    // Of the last look whether answers come; the looking thread's.
+    private int _lookedAt;
+    private bool _lookedOwed;
+    private long _lookedReceived;
+    private long _silentMilliseconds;
 
     protected StoreChannel(RemoteStoreOptions options, ConnectionPurpose purpose)
     {
@@ -40,6 +48,12 @@ internal abstract class StoreChannel : IDisposable
     /// <summary>What the store said it may hold; 0 until it did or when it has no limit.</summary>
     public long LimitPages { get; private set; }
 
+    /// <summary>Pages asked for and not here yet.</summary>
+    public virtual int Outstanding => 0;
+
+    /// <summary>There is a connection, and on it the store owes answers.</summary>
+    public bool IsOwed => IsConnected && Outstanding > 0;
+
     protected RemoteStoreOptions Options => _options;
 
     protected FrameConnection? Connection => _connection;
@@ -57,6 +71,32 @@ internal abstract class StoreChannel : IDisposable
         if (!_thread.ThreadState.HasFlag(ThreadState.Unstarted))
         {
             _thread.Join();
+        }
+    }
+
+    /// <summary>
+    /// Looks whether the store answers. True: for <see cref="RemoteStoreOptions.AnswerTimeout"/> it has owed answers and not sent a byte. A
+    /// slow store is not silent, however long its answers take. Called in equal steps, by one thread.
+    /// </summary>
+    /// <param name="milliseconds">Since the last look, as far as it was spent looking: not more than a few steps.</param>
+    public bool IsSilent(long milliseconds)
+    {
+        int connection = _connections;
+        bool owed = IsOwed;
+        long received = BytesReceived;
+        bool silent = owed && _lookedOwed && connection == _lookedAt && received == _lookedReceived;
+        _silentMilliseconds = silent ? _silentMilliseconds + milliseconds : 0;
+        (_lookedAt, _lookedOwed, _lookedReceived) = (connection, owed, received);
+        return _silentMilliseconds >= (long)_options.AnswerTimeout.TotalMilliseconds;
+    }
+
+    /// <summary>Ends the connection; what it is for goes on when there is another one. From any thread.</summary>
+    public void Abort(string reason)
+    {
+        if (_connection is { } connection)
+        {
+            _endedBecause = reason;
+            connection.Abort();
         }
     }
 
@@ -117,6 +157,8 @@ internal abstract class StoreChannel : IDisposable
         string error;
         try
         {
+            _endedBecause = null;
+            _connections++;
             _connection = connection;
             if (_stopping)
             {
@@ -125,11 +167,11 @@ internal abstract class StoreChannel : IDisposable
 
             Connected(connection);
             Read(connection);
-            error = "The sub-host's worker closed the connection.";
+            error = _endedBecause ?? "The sub-host's worker closed the connection.";
         }
         catch (IOException e)
         {
-            error = e.Message;
+            error = _endedBecause ?? e.Message;
         }
 
         _error = error;

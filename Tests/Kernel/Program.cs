@@ -8,6 +8,7 @@ internal static class Program
     private static int Main(string[] arguments) => arguments switch
     {
         ["pager", .. var rest] => PagerProcess.Run(rest),
+        ["store", .. var rest] => StoreProcess.Run(rest),
         _ => 2,
     };
 }

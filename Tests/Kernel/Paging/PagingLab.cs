@@ -20,6 +20,7 @@ internal sealed class PagingLab : IDisposable
     private static PagingLab? s_current;
 
     private readonly List<RemoteStore> _remote = [];
+    private readonly List<StoreProcess> _storeProcesses = [];
     private readonly TestGuest? _guest;
     private GuestRam? _ram;
     private UserfaultfdSet? _uffds;
@@ -187,6 +188,7 @@ internal sealed class PagingLab : IDisposable
 
         _guest?.Dispose();
         Source?.Dispose();
+        _storeProcesses.ForEach(process => process.Dispose());
         foreach (var store in Stores)
         {
             store.Dispose();
@@ -224,6 +226,18 @@ internal sealed class PagingLab : IDisposable
 
             _remote.Add(remote);
         }
+    }
+
+    /// <summary>How long a sub-host may owe an answer.</summary>
+    public TimeSpan AnswerTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Has a sub-host's worker end and go on in a process of its own, which can be frozen. Before there is a pager.</summary>
+    public StoreProcess MoveToProcess(int store)
+    {
+        Stores[store].Stop();
+        var process = new StoreProcess(this, Stores[store]);
+        _storeProcesses.Add(process);
+        return process;
     }
 
     public static (GuestRam Ram, UserfaultfdSet Uffds) Attach(IPagedProcess process, long pages, bool registered)

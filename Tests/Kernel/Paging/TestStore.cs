@@ -10,6 +10,10 @@ namespace FCtrans.Kernel.Tests.Paging;
 internal sealed class TestStore : IDisposable
 {
     private readonly string _directory;
+
+    /// <summary>Where its file and its certificate are.</summary>
+    public string StoreDirectory => _directory;
+
     private readonly PagingLab _lab;
     private readonly WorkerCertificate _certificate;
     private PeerListener? _listener;
@@ -88,11 +92,16 @@ internal sealed class TestStore : IDisposable
         Certificate = _lab.Tls ? main : null,
         SplitId = PagingLab.SplitId,
         Pages = _lab.Pages,
+        AnswerTimeout = _lab.AnswerTimeout,
     };
 
     public void Dispose()
     {
-        Stop();
+        if (_listener is not null)
+        {
+            Stop();
+        }
+
         _certificate.Dispose();
     }
 }
