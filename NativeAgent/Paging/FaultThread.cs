@@ -203,10 +203,9 @@ internal sealed class FaultThread : IDisposable
             bool room = _asideCount <= MaxSetAside - _mostAtOnce;
             Wait(room);
             // Faults first: what they ask for is on its way while the answers are put in.
-            if (room && !ReadFaults())
+            if (room)
             {
-                _core.Report("The VM's faults can't be read any more. Restart the worker.");
-                return;
+                ReadFaults();
             }
 
             ReadAnswers();
@@ -281,7 +280,7 @@ internal sealed class FaultThread : IDisposable
         }
     }
 
-    private bool ReadFaults()
+    private void ReadFaults()
     {
         bool any = false;
         var uffds = _core.Pages.Uffds.All;
@@ -290,10 +289,7 @@ internal sealed class FaultThread : IDisposable
             if (_waits[FirstFaults + i].ReturnedEvents != 0)
             {
                 any = true;
-                if (!ReadFaults(uffds[i]))
-                {
-                    return false;
-                }
+                ReadFaults(uffds[i]);
             }
         }
 
@@ -302,11 +298,10 @@ internal sealed class FaultThread : IDisposable
             Flush();
             Prefetch();
         }
-
-        return true;
     }
 
-    private bool ReadFaults(Userfaultfd uffd)
+    /// <exception cref="KernelException">They can't be read. It ends the worker: the one that is started then may be able to, and this one would leave the guest standing still.</exception>
+    private void ReadFaults(Userfaultfd uffd)
     {
         int count = uffd.ReadEvents(_messages);
         long now = Stopwatch.GetTimestamp();
@@ -315,7 +310,14 @@ internal sealed class FaultThread : IDisposable
             Take(_messages[i], now);
         }
 
-        return count >= 0;
+        if (count < 0 && _core.Pages.Ended)
+        {
+            _stop = true;
+        }
+        else if (count < 0)
+        {
+            throw new KernelException("read the VM's faults", -count);
+        }
     }
 
     private void ReadAnswers()

@@ -185,6 +185,10 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         }
     }
 
+    /// <summary>
+    /// What it does not expect ends the worker: pages that it holds would stay Busy, and whoever touches one would wait for ever. The worker
+    /// that is started then finds out what each page is.
+    /// </summary>
     private void Run()
     {
         int pause = FirstMilliseconds;
@@ -203,7 +207,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
 
                 first = false;
             }
-            catch (InvalidOperationException)
+            catch (VmEndedException)
             {
                 return;
             }
@@ -253,14 +257,14 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     }
 
     /// <summary>Does something with the guest's RAM open and its monitor connected, which is free for others afterwards: it has one client at a time.</summary>
-    /// <exception cref="InvalidOperationException">The VM has ended.</exception>
+    /// <exception cref="VmEndedException">The VM has ended.</exception>
     private T Connected<T>(Func<T> work)
     {
         lock (_gate)
         {
             if (_disposed || _stop.IsCancellationRequested || QemuProcesses.TryOpen(_processId) is not { } process)
             {
-                throw new InvalidOperationException("The VM has ended.");
+                throw new VmEndedException();
             }
 
             try
