@@ -213,6 +213,14 @@ internal sealed class Prefetcher
                 continue;
             }
 
+            if (!_core.Table.Places.Contains(entry.Sub, from))
+            {
+                // In between the number beside it has come to stand for other sub-hosts. Whoever touches the page asks one of them.
+                _core.Table.Move(page, entry.With(PageState.Fetching), entry);
+                _core.Pages.Wake(new(page, 1));
+                continue;
+            }
+
             Interlocked.Increment(ref _core.Counters.Prefetched);
             walk.Asked++;
             first = count == 0 ? page : Math.Min(first, page);
