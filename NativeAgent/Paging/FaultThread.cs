@@ -496,7 +496,7 @@ internal sealed class FaultThread : IDisposable
                     break;
 
                 case PageState.Evicting when protection:
-                    if (_core.TryMakeWritable(fault.Page, entry))
+                    if (_core.TryMakeWritable(fault.Page, entry, byFaultThread: true))
                     {
                         Interlocked.Increment(ref _core.Counters.TakenBack);
                         Interlocked.Increment(ref _core.Counters.WriteProtectFaults);
@@ -508,7 +508,7 @@ internal sealed class FaultThread : IDisposable
                     break;
 
                 case PageState.Resident or PageState.ResidentClean when protection:
-                    if (_core.TryMakeWritable(fault.Page, entry))
+                    if (_core.TryMakeWritable(fault.Page, entry, byFaultThread: true))
                     {
                         Interlocked.Increment(ref _core.Counters.WriteProtectFaults);
                         return true;

@@ -50,10 +50,13 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 
             int errno = core.Pages.Copy(
                 new(page, next - page), content + ((page - range.First) << PageIndex.PageShift), protect: !forWrite, out long copied);
+            FailurePoint.Reach("main.prefetch.copied");
             for (long done = page; done < page + copied; done++)
             {
                 ComeIn(done, sub, fetching, forWrite);
             }
+
+            WakeAgain(new(page, copied));
 
             page += copied;
             if (errno != 0 && page < next)
@@ -62,6 +65,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
                 if (TryPut(page, fetching, forWrite, content + ((page - range.First) << PageIndex.PageShift)))
                 {
                     ComeIn(page, sub, fetching, forWrite);
+                    WakeAgain(new(page, 1));
                 }
 
                 page++;
@@ -121,6 +125,15 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
         }
 
         core.WakeFaults();
+    }
+
+    /// <summary>Not by the fault thread: who was woken by the copy may have missed a page since (QEMU discards what a balloon takes), and found it Fetching.</summary>
+    private void WakeAgain(PageRange pages)
+    {
+        if (pages.Count > 0)
+        {
+            core.Pages.Wake(pages);
+        }
     }
 
     /// <summary>It is Lost in the table.</summary>

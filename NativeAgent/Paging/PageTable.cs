@@ -38,8 +38,9 @@ namespace FCtrans.Agent.Paging;
 /// <list type="bullet">
 /// <item>Write protection is lifted only by the owner of a Busy page. A thread that lifted it late, for a fault long answered, could
 /// otherwise open a page that is being evicted, and the write after it would be lost.</item>
-/// <item>Whoever leaves Busy or Fetching has woken, or now wakes, all who wait for the page; so a fault on a page in these states needs
-/// no answer. The kernel enqueues a faulting thread before it looks at the page for the last time, so none slips between.</item>
+/// <item>Whoever leaves Busy or Fetching wakes all who wait for the page afterwards; so a fault on a page in these states needs no answer.
+/// The kernel enqueues a faulting thread before it looks at the page for the last time, so none slips between. The fault thread may have
+/// woken them before: it reads no fault in between.</item>
 /// </list>
 /// Unused pages have no sub-host beside them; Fetching and Remote pages always have one or two. A page gets a sub-host that it had not when
 /// it begins to leave (Evicting), or from Busy, when the sub-host has confirmed that it has the content.

@@ -253,7 +253,8 @@ internal sealed class PagingCore : IDisposable
     /// Lifts the protection of a page that is here, and wakes who waits for it. False when the page is no longer
     /// <paramref name="entry"/>: look again.
     /// </summary>
-    public bool TryMakeWritable(long page, PageEntry entry)
+    /// <param name="byFaultThread">Nobody reads faults meanwhile.</param>
+    public bool TryMakeWritable(long page, PageEntry entry, bool byFaultThread = false)
     {
         var busy = entry.With(PageState.Busy);
         if (!Table.TryMove(page, entry, busy))
@@ -262,7 +263,14 @@ internal sealed class PagingCore : IDisposable
         }
 
         int errno = Pages.Unprotect(new(page, 1));
+        FailurePoint.Reach("main.unprotected");
         Table.Move(page, busy, entry.With(PageState.Resident));
+        if (!byFaultThread)
+        {
+            // Who was woken by that may have missed the page since (QEMU discards what a balloon takes), and found it Busy.
+            Pages.Wake(new(page, 1));
+        }
+
         if (errno != 0 && !Pages.Ended)
         {
             Interlocked.Increment(ref Counters.Errors);

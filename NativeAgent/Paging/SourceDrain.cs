@@ -350,11 +350,8 @@ internal sealed unsafe class SourceDrain : IDisposable
         {
             _core.WriteWanted.TryClear(page);
             _core.Table.Move(page, fetching, fetching.With(PageState.Resident));
-            if (errno != 0)
-            {
-                _core.Pages.Wake(new(page, 1));
-            }
-
+            // Also whom the copy has woken: he may have missed the page since (QEMU discards what a balloon takes), and found it Fetching.
+            _core.Pages.Wake(new(page, 1));
             Interlocked.Increment(ref _fetched);
             _core.PageCame(page);
             NoteHere(page);
