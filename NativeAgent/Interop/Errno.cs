@@ -21,6 +21,7 @@ internal static class Errno
     public const int EFAULT = 14;
     public const int EBUSY = 16;
     public const int EEXIST = 17;
+    public const int ENODEV = 19;
     public const int EINVAL = 22;
     public const int EMFILE = 24;
     public const int ENOTTY = 25;
@@ -52,6 +53,7 @@ internal static class Errno
         EFAULT => "EFAULT",
         EBUSY => "EBUSY",
         EEXIST => "EEXIST",
+        ENODEV => "ENODEV",
         EINVAL => "EINVAL",
         EMFILE => "EMFILE",
         ENOTTY => "ENOTTY",

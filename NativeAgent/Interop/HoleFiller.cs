@@ -8,7 +8,10 @@ namespace FCtrans.Agent.Interop;
 /// long as the kernel takes to find and fill memory. But most of what a migration brings falls into holes, and those userfaultfd's copy fills
 /// without that lock, through a window of our own onto the file; nor is the page zeroed first, as by a fault in a mapping. What is no hole gets
 /// a plain write, and so does everything where the kernel or the file does not allow this.
-/// <para>Nobody touches the window itself: a fault in it would have no one to answer. One thread's.</para>
+/// <para>
+/// Nobody touches the window itself: a fault in it would have no one to answer. Nor may it outlive the work: <see cref="Release"/> when no more
+/// comes for the moment, since a RAM file must not stay mapped when its guest is paged. One thread's.
+/// </para>
 /// </summary>
 /// <param name="writing">Held for a plain write: on the kernel's lock the others would spin.</param>
 internal sealed unsafe class HoleFiller(Lock writing) : IDisposable
@@ -23,18 +26,24 @@ internal sealed unsafe class HoleFiller(Lock writing) : IDisposable
     private MappedMemory? _window;
     private SafeFileHandle? _windowOf;
     private long _windowAt;
-    private bool _unable;
+
+    /// <summary>Files that have no short way; null stands for: none has.</summary>
+    private List<SafeFileHandle>? _unable = [];
 
     /// <summary>Bytes that went into holes by the short way.</summary>
     public long Filled { get; private set; }
+
+    /// <summary>How often a window was laid onto a file.</summary>
+    public long Windows { get; private set; }
 
     /// <summary>Writes all of <paramref name="bytes"/>; -errno on an error (a part may be written).</summary>
     /// <param name="file">Kept open for as long as this lives.</param>
     /// <param name="bytes">Whole pages, within the file.</param>
     /// <param name="offset">At a page.</param>
-    public nint Write(SafeFileHandle file, byte* content, long bytes, long offset)
+    /// <param name="hole">Whether the first page is likely to be a hole. Where it is none the short way costs, and brings nothing.</param>
+    public nint Write(SafeFileHandle file, byte* content, long bytes, long offset, bool hole)
     {
-        long filled = bytes >= LeastBytes ? Fill(file, content, bytes, offset) : 0;
+        long filled = hole && bytes >= LeastBytes ? Fill(file, content, bytes, offset) : 0;
         if (filled == bytes)
         {
             return (nint)bytes;
@@ -49,9 +58,17 @@ internal sealed unsafe class HoleFiller(Lock writing) : IDisposable
         return written < 0 ? written : (nint)filled + written;
     }
 
+    /// <summary>No file is mapped any more, until the next write.</summary>
+    public void Release()
+    {
+        _windowOf = null;
+        _window?.Dispose();
+        _window = null;
+    }
+
     public void Dispose()
     {
-        _window?.Dispose();
+        Release();
         _uffd?.Dispose();
     }
 
@@ -78,7 +95,7 @@ internal sealed unsafe class HoleFiller(Lock writing) : IDisposable
 
     private bool TryWindow(SafeFileHandle file, long offset)
     {
-        if (_unable)
+        if (_unable is null || _unable.Contains(file))
         {
             return false;
         }
@@ -88,29 +105,55 @@ internal sealed unsafe class HoleFiller(Lock writing) : IDisposable
             return true;
         }
 
-        _windowOf = null;
-        _window?.Dispose();
-        _window = null;
+        Release();
         try
         {
-            if (_uffd is null)
-            {
-                // No fault comes by it: so the kernel asks for no privilege.
-                _uffd = Userfaultfd.Open(UffdRequest.UserModeOnly);
-                _uffd.Api(UffdFeatures.None);
-            }
+            _uffd ??= OpenUserfaultfd();
+        }
+        catch (KernelException e)
+        {
+            _unable = IsFinal(e.Errno) ? null : _unable;
+            return false;
+        }
 
+        try
+        {
             long at = offset & -WindowBytes;
             _window = MappedMemory.File(file, at, (nuint)WindowBytes, write: true);
             _uffd.Register(new((ulong)_window.Address), WindowBytes, UffdRegisterMode.Missing);
             (_windowOf, _windowAt) = (file, at);
+            Windows++;
             return true;
         }
-        catch (KernelException)
+        catch (KernelException e)
         {
-            // Not a file of tmpfs, or no userfaultfd for us.
-            _unable = true;
+            Release();
+            if (IsFinal(e.Errno))
+            {
+                _unable.Add(file);
+            }
+
             return false;
+        }
+    }
+
+    /// <summary>Not a file of tmpfs, or no userfaultfd for us. Else it may work the next time: memory that is short now may not be then.</summary>
+    private static bool IsFinal(int errno) =>
+        errno is Errno.EPERM or Errno.EACCES or Errno.ENOSYS or Errno.ENOTTY or Errno.EINVAL or Errno.EOPNOTSUPP or Errno.ENODEV;
+
+    private static Userfaultfd OpenUserfaultfd()
+    {
+        // No fault comes by it: so the kernel asks for no privilege.
+        var uffd = Userfaultfd.Open(UffdRequest.UserModeOnly);
+        try
+        {
+            uffd.Api(UffdFeatures.None);
+            return uffd;
+        }
+        catch
+        {
+            uffd.Dispose();
+            throw;
         }
     }
 }

@@ -98,6 +98,8 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                     pinned.Fill(header.Range, true);
                     break;
                 case FrameType.Barrier:
+                    // The last one comes before the table is complete: while the guest is paged here, none of its RAM is mapped.
+                    filler.Release();
                     connection.Send(FrameHeader.Of(FrameType.BarrierDone, header.Sequence));
                     connection.Flush();
                     break;
@@ -193,7 +195,8 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                 var block = ram.BlockOf(range.First);
                 long count = Math.Min(range.Count, block.EndPage - range.First);
                 nint bytesWritten = filler.Write(
-                    block.File, from, count << PageIndex.PageShift, (range.First - block.FirstPage) << PageIndex.PageShift);
+                    block.File, from, count << PageIndex.PageShift, (range.First - block.FirstPage) << PageIndex.PageShift,
+                    hole: table[range.First].State != PageState.Resident);
                 if (bytesWritten != (nint)(count << PageIndex.PageShift))
                 {
                     throw connection.Refuse(

@@ -112,7 +112,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
                 $"full: the store's limit of {LimitPages << PageIndex.PageShift >> 20} MiB is reached. Give this sub-host more memory for the VM, or add another.");
         }
 
-        nint written = filler.Write(_file, content, range.Bytes, range.First << PageIndex.PageShift);
+        nint written = filler.Write(_file, content, range.Bytes, range.First << PageIndex.PageShift, hole: !Has(range.First));
         if (written != (nint)range.Bytes)
         {
             Interlocked.Add(ref _stored, -added);

@@ -98,6 +98,7 @@ internal sealed unsafe class StoreServer(PageStore store, SourceReader? source =
                     Interlocked.Add(ref _discarded, store.Discard(frame.Range));
                     break;
                 case FrameType.Barrier:
+                    filler.Release();
                     connection.Send(FrameHeader.Of(FrameType.BarrierDone, frame.Sequence));
                     connection.Flush();
                     break;

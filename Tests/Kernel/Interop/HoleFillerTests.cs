@@ -91,6 +91,72 @@ public sealed unsafe class HoleFillerTests : IDisposable
         Expect(0, FilePages, generation: 5);
     }
 
+    /// <summary>The guest of a RAM file may be paged next: no part of it may be mapped here then.</summary>
+    [Fact]
+    public void No_file_stays_mapped_when_the_work_is_over()
+    {
+        using var filler = new HoleFiller(_writing);
+        Put(filler, 0, 64, generation: 1);
+        Assert.True(IsMapped());
+        filler.Release();
+        Assert.False(IsMapped());
+        Put(filler, 64, 64, generation: 1);
+        Assert.Equal(128 * Page, filler.Filled);
+        Expect(0, 128, generation: 1);
+    }
+
+    [Fact]
+    public void Pages_known_to_be_there_are_written_over_without_a_window()
+    {
+        using var filler = new HoleFiller(_writing);
+        Put(filler, 0, 128, generation: 1);
+        filler.Release();
+        long windows = filler.Windows;
+        Put(filler, 0, 128, generation: 2, hole: false);
+        Assert.Equal(windows, filler.Windows);
+        Assert.False(IsMapped());
+        Expect(0, 128, generation: 2);
+    }
+
+    /// <summary>What the guest frees meanwhile leaves the file beside what is filled, in the same window.</summary>
+    [Fact]
+    public void Pages_that_leave_the_file_beside_it_are_holes_and_those_that_come_are_whole()
+    {
+        const int part = 32;
+        using (var filler = new HoleFiller(_writing))
+        {
+            for (int at = part; at < FilePages; at += 2 * part)
+            {
+                Put(filler, at, part, generation: 1);
+            }
+        }
+
+        int errno = 0;
+        var punching = new Thread(() =>
+        {
+            for (int at = part; at < FilePages && errno == 0; at += 2 * part)
+            {
+                errno = SparseFile.PunchHole(_file, (long)at * Page, part * Page);
+            }
+        });
+        punching.Start();
+        using (var filler = new HoleFiller(_writing))
+        {
+            for (int at = 0; at < FilePages; at += 2 * part)
+            {
+                Put(filler, at, part, generation: 2);
+            }
+        }
+
+        punching.Join();
+        Assert.Equal(0, errno);
+        Assert.Equal((long)FilePages / 2 * Page, SparseFile.AllocatedBytes(_file));
+        for (int at = 0; at < FilePages; at += 2 * part)
+        {
+            Expect(at, part, generation: 2);
+        }
+    }
+
     [Fact]
     public void A_file_that_has_no_short_way_is_written()
     {
@@ -101,8 +167,12 @@ public sealed unsafe class HoleFillerTests : IDisposable
         byte[] content = Content(0, 64, generation: 7);
         fixed (byte* bytes = content)
         {
-            Assert.Equal(64 * Page, filler.Write(file, bytes, 64 * Page, 0));
+            Assert.Equal(64 * Page, filler.Write(file, bytes, 64 * Page, 0, hole: true));
         }
+
+        // That says nothing of another file.
+        Put(filler, 0, 64, generation: 7);
+        Assert.Equal(64 * Page, filler.Filled);
 
         byte[] read = new byte[64 * Page];
         Assert.Equal(read.Length, RandomAccess.Read(file, read, 0));
@@ -117,7 +187,7 @@ public sealed unsafe class HoleFillerTests : IDisposable
         byte[] content = Content(0, 32, generation: 1);
         fixed (byte* bytes = content)
         {
-            Assert.Equal(-Errno.EBADF, filler.Write(readOnly, bytes, 32 * Page, 0));
+            Assert.Equal(-Errno.EBADF, filler.Write(readOnly, bytes, 32 * Page, 0, hole: true));
         }
 
         Assert.Equal(0, SparseFile.AllocatedBytes(_file));
@@ -134,11 +204,13 @@ public sealed unsafe class HoleFillerTests : IDisposable
         return content;
     }
 
-    private void Put(HoleFiller filler, int first, int count, int generation)
+    private bool IsMapped() => File.ReadLines("/proc/self/maps").Any(line => line.EndsWith(_path, StringComparison.Ordinal));
+
+    private void Put(HoleFiller filler, int first, int count, int generation, bool hole = true)
     {
         fixed (byte* bytes = Content(first, count, generation))
         {
-            Assert.Equal(count * Page, filler.Write(_file, bytes, (long)count * Page, (long)first * Page));
+            Assert.Equal(count * Page, filler.Write(_file, bytes, (long)count * Page, (long)first * Page, hole));
         }
     }
 
