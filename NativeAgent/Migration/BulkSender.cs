@@ -74,6 +74,21 @@ internal sealed class BulkSender : IDisposable
     /// <summary>How often a lost connection was replaced.</summary>
     public int Reconnects => _lanes.Sum(lane => lane.Reconnects);
 
+    /// <summary>How many ranges of zeros <see cref="TakeZeroRanges"/> would give, about.</summary>
+    public int ZeroRanges
+    {
+        get
+        {
+            int count = 0;
+            foreach (var lane in _lanes)
+            {
+                count += lane.ZeroRangeCount;
+            }
+
+            return count;
+        }
+    }
+
     /// <summary>
     /// What was sent as a range of zeros since the last call: the host holds nothing there. After a barrier only, when no lane
     /// has anything to do.
@@ -261,4 +276,5 @@ internal readonly record struct SendWork(SendKind Kind, PageRange Range);
 /// <param name="Ram">The guest's RAM; not owned.</param>
 /// <param name="Reduce">Send pages of zeros as ranges, and others compressed where that pays. Off for the baseline that sends everything.</param>
 /// <param name="Limiter">Shared by all senders; null for none.</param>
-internal sealed record SendOptions(GuestRam Ram, bool Reduce, RateLimiter? Limiter);
+/// <param name="ConfirmBytes">From one confirmation that a lane asks for to the next. A cut repeats twice as much at most.</param>
+internal sealed record SendOptions(GuestRam Ram, bool Reduce, RateLimiter? Limiter, long ConfirmBytes = 64 << 20);

@@ -61,6 +61,9 @@ internal sealed class LinkCost
         }
     }
 
+    /// <summary>What was sent had to wait for something besides the connection.</summary>
+    public void Waited(long ticks) => _ticks += ticks;
+
     private static void Note(ref double average, double value) =>
         average = average == 0 ? value : average + ((value - average) * Fresh);
 }

@@ -11,16 +11,23 @@ namespace FCtrans.Agent.Migration;
 /// One connection of a <see cref="BulkSender"/> and the thread that fills it. Reads pages by pread, so that a hole in the RAM file
 /// stays one. Allocates nothing while it sends.
 /// <para>
-/// A connection that is lost is opened again, and everything since the last barrier is sent again: the other end may have applied a part
+/// A connection that is lost is opened again, and everything that the other end has not confirmed is sent again: it may have applied a part
 /// of it, which is no harm, as each frame may be applied twice. Content that has changed meanwhile is sent as it is now, and the guest's
 /// write that changed it has made the page dirty, so that it is sent once more.
+/// </para>
+/// <para>
+/// So that a cut repeats little, however long a round is, the lane asks for a confirmation of its own every so often, and
+/// takes the answer only when the next is due: by then it has long been there, and the link never stands still for it.
 /// </para>
 /// </summary>
 internal sealed unsafe class SendLane : IDisposable
 {
     // Small enough to stay in the core's cache from the read to the encryption.
     private const int PagesPerRead = 64;
-    private const int MaxReconnectsWithoutBarrier = 8;
+    private const int MaxReconnectsWithoutProgress = 8;
+
+    /// <summary>As <see cref="SendOptions.ConfirmBytes"/>, for work of few bytes: discards, and single pages.</summary>
+    private const int ConfirmWorks = 16 << 10;
 
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_attempt = TimeSpan.FromSeconds(1);
@@ -34,9 +41,21 @@ internal sealed unsafe class SendLane : IDisposable
     private readonly LinkCost _cost = new();
     private readonly Thread _thread;
 
-    /// <summary>Done since the last barrier: to be done again when the connection is lost.</summary>
+    /// <summary>Given and not confirmed, in its order: to be done again when the connection is lost.</summary>
     private readonly List<SendWork> _unconfirmed = [];
+
+    /// <summary>How many of those were done on this connection.</summary>
+    private int _done;
+
+    /// <summary>How many of those the confirmation under way is for; 0: none is under way.</summary>
+    private int _asked;
+    private long _askedAtBytes;
+
+    /// <summary>Sent as zeros since the last barrier: first what is confirmed, then what the confirmation under way is for.</summary>
     private readonly List<PageRange> _zeroRanges = [];
+    private int _zerosConfirmed;
+    private int _zerosAsked;
+    private int _zeroRangeCount;
     private volatile FrameConnection _connection;
     private long _earlierBytes;
     private long _pagesSent;
@@ -44,7 +63,7 @@ internal sealed unsafe class SendLane : IDisposable
     private uint _sequence;
     private int _barrierDone;
     private int _reconnects;
-    private int _reconnectsSinceBarrier;
+    private int _reconnectsWithoutProgress;
     private long _patience = 30_000;
 
     public SendLane(BulkSender owner, SendOptions options, int index, Func<TimeSpan, CancellationToken, FrameConnection> connect)
@@ -67,6 +86,9 @@ internal sealed unsafe class SendLane : IDisposable
 
     public int Reconnects => Volatile.Read(ref _reconnects);
 
+    /// <summary>How long the list of ranges of zeros is, about. Any thread.</summary>
+    public int ZeroRangeCount => Volatile.Read(ref _zeroRangeCount);
+
     public long PatienceMilliseconds
     {
         set => Volatile.Write(ref _patience, value);
@@ -77,6 +99,8 @@ internal sealed unsafe class SendLane : IDisposable
     {
         PageRange[] ranges = [.. _zeroRanges];
         _zeroRanges.Clear();
+        _zerosConfirmed = _zerosAsked = 0;
+        Volatile.Write(ref _zeroRangeCount, 0);
         return ranges;
     }
 
@@ -104,7 +128,7 @@ internal sealed unsafe class SendLane : IDisposable
                 _unconfirmed.Add(work);
                 try
                 {
-                    Do(work);
+                    DoAll();
                 }
                 catch (IOException e)
                 {
@@ -118,24 +142,72 @@ internal sealed unsafe class SendLane : IDisposable
         }
     }
 
-    private void Do(SendWork work)
+    /// <summary>Does what this connection has not seen yet.</summary>
+    private void DoAll()
     {
-        switch (work.Kind)
+        while (_done < _unconfirmed.Count)
         {
-            case SendKind.Pages:
-                SendPages(work.Range);
-                break;
-            case SendKind.Discard:
-                _connection.Send(FrameHeader.Of(FrameType.Discard, work.Range));
-                break;
-            default:
-                RoundTrip();
-                _unconfirmed.Clear();
-                _reconnectsSinceBarrier = 0;
+            var work = _unconfirmed[_done];
+            switch (work.Kind)
+            {
+                case SendKind.Pages:
+                    SendPages(work.Range);
+                    break;
+                case SendKind.Discard:
+                    _connection.Send(FrameHeader.Of(FrameType.Discard, work.Range));
+                    break;
+            }
+
+            _done++;
+            if (work.Kind == SendKind.Barrier)
+            {
+                Ask();
+                Confirm();
                 Volatile.Write(ref _barrierDone, (int)work.Range.First);
                 _owner.Pulse();
-                break;
+            }
+            else if (_connection.BytesSent - _askedAtBytes >= _options.ConfirmBytes || _done - _asked >= ConfirmWorks)
+            {
+                Ask();
+            }
         }
+    }
+
+    /// <summary>Asks for the word that the host has applied all frames so far, once it has given the one that was asked for before.</summary>
+    private void Ask()
+    {
+        Confirm();
+        _connection.Send(FrameHeader.Of(FrameType.Barrier, ++_sequence));
+        _connection.Flush();
+        _asked = _done;
+        _zerosAsked = _zeroRanges.Count;
+        _askedAtBytes = _connection.BytesSent;
+    }
+
+    /// <summary>Waits for the word that was asked for, and forgets what it is for.</summary>
+    private void Confirm()
+    {
+        if (_asked == 0)
+        {
+            return;
+        }
+
+        if (!_connection.Read(out var answer, _buffer))
+        {
+            throw new IOException("the host closed it");
+        }
+
+        if (answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
+        {
+            throw new ProtocolException($"{answer.Type} {answer.Sequence} came where BarrierDone {_sequence} was due");
+        }
+
+        _unconfirmed.RemoveRange(0, _asked);
+        _done -= _asked;
+        _asked = 0;
+        _zerosConfirmed = _zerosAsked;
+        _reconnectsWithoutProgress = 0;
+        FailurePoint.Reach("source.confirmed");
     }
 
     /// <summary>Connects again and repeats what the other end may not have applied, until that works or the patience is over.</summary>
@@ -145,7 +217,7 @@ internal sealed unsafe class SendLane : IDisposable
         while (true)
         {
             ThrowIfRefused(cause);
-            if (++_reconnectsSinceBarrier > MaxReconnectsWithoutBarrier)
+            if (++_reconnectsWithoutProgress > MaxReconnectsWithoutProgress)
             {
                 throw cause;
             }
@@ -158,13 +230,11 @@ internal sealed unsafe class SendLane : IDisposable
             Interlocked.Increment(ref _reconnects);
             try
             {
-                _zeroRanges.Clear();
-                SendWork[] again = [.. _unconfirmed];
-                foreach (var work in again)
-                {
-                    Do(work);
-                }
-
+                // What is sent again may be zeros no more.
+                _zeroRanges.RemoveRange(_zerosConfirmed, _zeroRanges.Count - _zerosConfirmed);
+                _done = _asked = 0;
+                _askedAtBytes = 0;
+                DoAll();
                 return;
             }
             catch (IOException e)
@@ -210,22 +280,6 @@ internal sealed unsafe class SendLane : IDisposable
         }
     }
 
-    /// <summary>Waits for the word that the host has applied all frames so far.</summary>
-    private void RoundTrip()
-    {
-        _connection.Send(FrameHeader.Of(FrameType.Barrier, ++_sequence));
-        _connection.Flush();
-        if (!_connection.Read(out var answer, _buffer))
-        {
-            throw new IOException("the host closed it");
-        }
-
-        if (answer.Type != FrameType.BarrierDone || answer.Sequence != _sequence)
-        {
-            throw new ProtocolException($"{answer.Type} {answer.Sequence} came where BarrierDone {_sequence} was due");
-        }
-    }
-
     private void SendPages(PageRange range)
     {
         FailurePoint.Reach("source.sending");
@@ -237,7 +291,14 @@ internal sealed unsafe class SendLane : IDisposable
             long before = _connection.BytesSent;
             Read(block, part);
             SendBuffer(part);
-            _options.Limiter?.Take(_connection.BytesSent - before);
+            if (_options.Limiter is { } limiter)
+            {
+                // To whoever decides whether a byte less is worth something, the limit is the link.
+                long startedAt = Stopwatch.GetTimestamp();
+                limiter.Take(_connection.BytesSent - before);
+                _cost.Waited(Stopwatch.GetTimestamp() - startedAt);
+            }
+
             range = new PageRange(range.First + count, range.Count - count);
         }
     }
@@ -282,6 +343,7 @@ internal sealed unsafe class SendLane : IDisposable
                 var zeros = new PageRange(range.First + start, end - start);
                 _connection.Send(FrameHeader.Of(FrameType.ZeroPages, zeros));
                 _zeroRanges.Add(zeros);
+                Volatile.Write(ref _zeroRangeCount, _zeroRanges.Count);
                 Interlocked.Add(ref _zeroPages, end - start);
             }
             else

@@ -103,6 +103,70 @@ public sealed unsafe class BulkSenderTests : IDisposable
         AssertStored(zerosAreHeld: false);
     }
 
+    /// <summary>A round of any length gets through a link that drops again and again, and each drop costs no more than what was under way.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_connection_that_is_cut_again_and_again_repeats_little_and_gets_done(bool reduce)
+    {
+        const int confirmBytes = 256 << 10;
+        const int pieceBytes = 100 * PageIndex.PageSize;
+        long received = 0;
+        using var listener = Listen((connection, _) =>
+        {
+            byte[] buffer = new byte[FrameHeader.MaxPayloadBytes];
+            byte[] unpacked = new byte[FrameHeader.MaxPayloadBytes];
+            using var filler = _store.OpenFiller();
+            for (int bytes = 0; bytes < 3 * pieceBytes && connection.Read(out var frame, buffer);)
+            {
+                bytes += FrameHeader.Size + frame.PayloadBytes;
+                Interlocked.Add(ref received, FrameHeader.Size + frame.PayloadBytes);
+                Apply(connection, frame, buffer, unpacked, filler);
+            }
+        });
+        using var sender = new BulkSender(
+            "sub1", new SendOptions(_ram, reduce, null, confirmBytes), Connector(listener), lanes: 1);
+        SendAll(sender);
+        AssertStored(zerosAreHeld: !reduce);
+        if (reduce)
+        {
+            // Those that were confirmed before a cut, and those that were sent again, each once.
+            Assert.Equal(Pages / 4, sender.TakeZeroRanges().Sum(range => range.Count));
+        }
+
+        Assert.InRange(sender.Reconnects, reduce ? 4 : 9, int.MaxValue);
+        long once = reduce ? received : Pages * PageIndex.PageSize;
+        Assert.InRange(sender.BytesSent, received, once + (long)(sender.Reconnects + 1) * ((2 * confirmBytes) + (2 * pieceBytes)));
+    }
+
+    private void Apply(FrameConnection connection, FrameHeader frame, byte[] buffer, byte[] unpacked, HoleFiller filler)
+    {
+        switch (frame.Type)
+        {
+            case FrameType.Pages:
+                buffer.AsSpan(0, frame.PayloadBytes).CopyTo(unpacked);
+                break;
+            case FrameType.CompressedPages:
+                PageCompression.Decompress(buffer.AsSpan(0, frame.PayloadBytes), unpacked.AsSpan(0, (int)frame.Range.Bytes));
+                break;
+            case FrameType.RowPages:
+                RowCodec.Decode(buffer.AsSpan(0, frame.PayloadBytes), unpacked.AsSpan(0, (int)frame.Range.Bytes));
+                break;
+            case FrameType.Barrier:
+                connection.Send(FrameHeader.Of(FrameType.BarrierDone, frame.Sequence));
+                connection.Flush();
+                return;
+            default:
+                _store.Discard(frame.Range);
+                return;
+        }
+
+        fixed (byte* content = unpacked)
+        {
+            _store.Put(frame.Range, content, filler);
+        }
+    }
+
     [Fact]
     public void A_host_that_stays_away_ends_it_when_the_patience_is_over()
     {
@@ -172,10 +236,13 @@ public sealed unsafe class BulkSenderTests : IDisposable
     private BulkSender Sender(PeerListener listener, int lanes, bool reduce) => new(
         "sub1",
         new SendOptions(_ram, reduce, null),
+        Connector(listener),
+        lanes);
+
+    private static Func<int, TimeSpan, CancellationToken, FrameConnection> Connector(PeerListener listener) =>
         (stream, limit, cancel) => PeerConnector.Connect(
             IPAddress.Loopback, listener.Port, "", null,
-            new PeerHello(SplitId, WorkerRole.Source, ConnectionPurpose.Bulk, Pages, Stream: (byte)stream), limit, tls: false, out _, cancel),
-        lanes);
+            new PeerHello(SplitId, WorkerRole.Source, ConnectionPurpose.Bulk, Pages, Stream: (byte)stream), limit, tls: false, out _, cancel);
 
     private PeerListener Listen(Action<FrameConnection, PeerHello>? serve = null)
     {
