@@ -21,6 +21,9 @@ internal sealed class ControlChannel : IDisposable
     /// <summary>Messages after which a confirmation is asked for unbidden, so that the log stays short.</summary>
     private const int ConfirmEvery = 4096;
 
+    /// <summary>Messages in the log beyond which a sender waits for confirmations. More than <see cref="ConfirmEvery"/>, so that one is under way.</summary>
+    internal const int MostUnconfirmed = 32 << 10;
+
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_attempt = TimeSpan.FromSeconds(1);
 
@@ -39,6 +42,9 @@ internal sealed class ControlChannel : IDisposable
     /// <summary>Guards the log, the connection and what is written to it. Taken alone.</summary>
     private readonly Lock _sendGate = new();
     private readonly Queue<(FrameHeader Header, byte[] Payload)> _log = [];
+
+    /// <summary>The log's length, for those without the gate.</summary>
+    private volatile int _unconfirmed;
     private volatile FrameConnection _connection;
     private uint _sequence;
     private long _earlierBytes;
@@ -68,6 +74,9 @@ internal sealed class ControlChannel : IDisposable
     /// <summary>Whether what is sent now leaves now, as far as one can know.</summary>
     public bool IsConnected => _isConnected;
 
+    /// <summary>Messages that the main host has not confirmed; <see cref="MostUnconfirmed"/> and a few at most.</summary>
+    public int Unconfirmed => _unconfirmed;
+
     /// <summary>How long a lost connection is tried again. May change while it is.</summary>
     public TimeSpan Patience
     {
@@ -88,8 +97,10 @@ internal sealed class ControlChannel : IDisposable
 
     /// <param name="range">The pages.</param>
     /// <param name="sub">The sub-host that has them; null: nobody, they are unused.</param>
-    public void SendLocated(PageRange range, int? sub) => Post(
-        sub is { } index ? FrameHeader.Of(FrameType.Located, range, flags: (byte)index) : FrameHeader.Of(FrameType.Discard, range), []);
+    /// <param name="cancel">Gives up waiting for the main host to take what was sent before.</param>
+    public void SendLocated(PageRange range, int? sub, CancellationToken cancel) => Post(
+        sub is { } index ? FrameHeader.Of(FrameType.Located, range, flags: (byte)index) : FrameHeader.Of(FrameType.Discard, range), [],
+        cancel: cancel);
 
     public void SendDeviceState(ReadOnlyMemory<byte> piece, bool last) =>
         Post(FrameHeader.Of(FrameType.DeviceState, flags: last ? (byte)1 : (byte)0), piece.ToArray(), flush: true);
@@ -125,11 +136,17 @@ internal sealed class ControlChannel : IDisposable
         _stop.Dispose();
     }
 
-    private uint Post(FrameHeader header, byte[] payload, bool flush = false, bool once = true)
+    private uint Post(FrameHeader header, byte[] payload, bool flush = false, bool once = true, CancellationToken cancel = default)
     {
         lock (_gate)
         {
             ThrowIfFailed();
+        }
+
+        // A last word, which is repeated anyway, waits for nobody.
+        if (once && _unconfirmed >= MostUnconfirmed)
+        {
+            WaitUntil(() => _unconfirmed < MostUnconfirmed, cancel);
         }
 
         lock (_sendGate)
@@ -163,6 +180,7 @@ internal sealed class ControlChannel : IDisposable
     private void Log(FrameHeader header, byte[] payload)
     {
         _log.Enqueue((header, payload));
+        _unconfirmed = _log.Count;
         if (_isConnected)
         {
             Write(() => _connection.Send(header, payload));
@@ -272,6 +290,8 @@ internal sealed class ControlChannel : IDisposable
                 while (header.Sequence > _confirmed && _log.TryDequeue(out var done) && done.Header.Sequence != header.Sequence)
                 {
                 }
+
+                _unconfirmed = _log.Count;
             }
         }
         else if (header.Type != FrameType.Control)

@@ -21,20 +21,29 @@ namespace FCtrans.Agent.Migration;
 /// </summary>
 internal sealed class MigrationRounds : IDisposable
 {
+    /// <summary>Ranges noted for the main host before they are told, those of zeros among them: some MiB. A fragmented guest has a million.</summary>
+    private const int MostLocated = 64 << 10;
+
     private readonly DirtyTracker _dirtyTracker;
     private readonly IUnusedPages _unusedPages;
     private readonly Placement _placement;
     private readonly BulkSender[] _senders;
     private readonly ControlChannel _control;
     private readonly MigrationProgress _progress;
+    private readonly int _mostLocated;
     private readonly PageBitmap _sent;
     private readonly PageBitmap _dirty;
     private readonly PageBitmap _unused;
     private PageBitmap? _dirtyAndSent;
     /// <summary>The first look may come long after the one that someone else had before the tracker was armed.</summary>
     private bool _looked;
+
+    /// <summary>What the look after the last harvest has seen; null: there was none yet.</summary>
+    private UnusedFigures? _seen;
     private readonly long _pageCount;
     private RoundUnderWay? _underWay;
+
+    /// <summary>What the main host is to be told of at the next <see cref="Locate"/>; few, however the guest's memory lies.</summary>
     private readonly List<(PageRange Range, byte Place)> _located = [];
     private long _lastHarvest = Stopwatch.GetTimestamp();
 
@@ -45,6 +54,7 @@ internal sealed class MigrationRounds : IDisposable
     /// <param name="senders">By place: index 0 is the main host's. Not owned.</param>
     /// <param name="control">To the main host; not owned.</param>
     /// <param name="progress">Where the figures go.</param>
+    /// <param name="mostLocated">Ranges noted for the main host before they are told.</param>
     public MigrationRounds(
         long pageCount,
         DirtyTracker dirtyTracker,
@@ -52,8 +62,10 @@ internal sealed class MigrationRounds : IDisposable
         Placement placement,
         BulkSender[] senders,
         ControlChannel control,
-        MigrationProgress progress)
+        MigrationProgress progress,
+        int mostLocated = MostLocated)
     {
+        _mostLocated = mostLocated;
         _pageCount = pageCount;
         _dirtyTracker = dirtyTracker;
         _unusedPages = unusedPages;
@@ -72,7 +84,10 @@ internal sealed class MigrationRounds : IDisposable
     /// <summary>The last round did not send all that it was to.</summary>
     public bool EndedEarly { get; private set; }
 
-    /// <summary>Pages per second that all senders together moved in the last round; 0 before the first.</summary>
+    /// <summary>
+    /// Pages per second that all senders together moved in the last round that shows it: one of a few pages, over in a moment, shows the way
+    /// there and back and no more. 0 before the first.
+    /// </summary>
     public double PagesPerSecond { get; private set; }
 
     /// <summary>Harvests what the guest wrote since the last harvest. The next round begins with it.</summary>
@@ -81,6 +96,7 @@ internal sealed class MigrationRounds : IDisposable
     {
         FailurePoint.Reach("source.harvest");
         long dirty = _dirtyTracker.Harvest(_dirty);
+        _seen = null;
         double seconds = Stopwatch.GetElapsedTime(_lastHarvest).TotalSeconds;
         _lastHarvest = Stopwatch.GetTimestamp();
         _progress.Update(s =>
@@ -101,9 +117,10 @@ internal sealed class MigrationRounds : IDisposable
         long bytesBefore = BytesSent();
         long pagesBefore = PagesSent();
         var figures = Look();
+        long looked = Stopwatch.GetTimestamp();
         FailurePoint.Reach("source.scanned");
         long dirtyPages = _dirty.Count();
-        ForgetUnused();
+        ForgetUnused(cancel);
         EndedEarly = false;
         _progress.Update(s =>
         {
@@ -120,7 +137,7 @@ internal sealed class MigrationRounds : IDisposable
         Round++;
         double seconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
         long pages = PagesSent() - pagesBefore;
-        PagesPerSecond = pages / Math.Max(seconds, 1e-6);
+        Measure(pages, Stopwatch.GetElapsedTime(looked).TotalSeconds);
         FailurePoint.Reach("source.round-sent");
         _progress.Update(s =>
         {
@@ -146,15 +163,25 @@ internal sealed class MigrationRounds : IDisposable
         });
     }
 
+    private void Measure(long pages, double seconds)
+    {
+        const double tellingSeconds = 0.1;
+        double pagesPerSecond = pages / Math.Max(seconds, 1e-6);
+        if (seconds > tellingSeconds || pagesPerSecond > PagesPerSecond)
+        {
+            PagesPerSecond = pagesPerSecond;
+        }
+    }
+
     /// <summary>
-    /// Looks at what is unused, at the cost of what was written: whenever <see cref="_dirty"/> is cleared, a look came between the harvest
-    /// and that, so it has all that was written since the harvest before the last look.
+    /// Looks at what is unused, once after a harvest, at the cost of what was written: whenever <see cref="_dirty"/> is cleared, a look came
+    /// between the harvest and that, so it has all that was written since the harvest before the last look.
     /// </summary>
     private UnusedFigures Look()
     {
-        var figures = _unusedPages.Refresh(_unused, _looked ? _dirty : null);
+        _seen ??= _unusedPages.Refresh(_unused, _looked ? _dirty : null);
         _looked = true;
-        return figures;
+        return _seen;
     }
 
     /// <summary>Looks at what is unused, and counts what the next round would send. To be called after a harvest.</summary>
@@ -197,7 +224,7 @@ internal sealed class MigrationRounds : IDisposable
         _dirtyAndSent.CopyFrom(_dirty);
         for (long from = 0; _dirtyAndSent.NextRun(from, long.MaxValue, out var run); from = run.End)
         {
-            TakeBack(run);
+            TakeBack(run, cancel);
         }
 
         // Each look is told of all that was written since the one before.
@@ -217,7 +244,7 @@ internal sealed class MigrationRounds : IDisposable
     public PageBitmap Leave(int sourceIndex, CancellationToken cancel)
     {
         var figures = Look();
-        ForgetUnused();
+        ForgetUnused(cancel);
         var left = new PageBitmap(_pageCount);
         for (long word = 0; word < _unused.WordCount; word++)
         {
@@ -227,7 +254,7 @@ internal sealed class MigrationRounds : IDisposable
         // Also where a round ended early: a page may have an old copy elsewhere that is not called sent any more.
         for (long from = 0; left.NextRun(from, long.MaxValue, out var run); from = run.End)
         {
-            TakeBack(run);
+            TakeBack(run, cancel);
         }
 
         _dirty.Clear();
@@ -235,7 +262,7 @@ internal sealed class MigrationRounds : IDisposable
         Locate(cancel);
         for (long from = 0; left.NextRun(from, long.MaxValue, out var run); from = run.End)
         {
-            _control.SendLocated(run, sourceIndex);
+            _control.SendLocated(run, sourceIndex, cancel);
         }
 
         _control.Barrier(cancel);
@@ -269,16 +296,16 @@ internal sealed class MigrationRounds : IDisposable
     private long MovedPages() => _senders.Sum(sender => sender.PagesSent + sender.ZeroPages);
 
     /// <summary>What the guest freed after it had been sent leaves its host again.</summary>
-    private void ForgetUnused()
+    private void ForgetUnused(CancellationToken cancel)
     {
         for (long from = 0; _unused.NextRun(from, long.MaxValue, out var run); from = run.End)
         {
-            TakeBack(run);
+            TakeBack(run, cancel);
         }
     }
 
     /// <summary>Wherever these pages were sent, they leave.</summary>
-    private void TakeBack(PageRange run)
+    private void TakeBack(PageRange run, CancellationToken cancel)
     {
         long page = run.First;
         while (page < run.End)
@@ -302,7 +329,7 @@ internal sealed class MigrationRounds : IDisposable
                 SenderOf(place).Discard(gone);
                 if (place != Placement.Main)
                 {
-                    _located.Add((gone, Placement.None));
+                    Note(gone, Placement.None, cancel);
                 }
             }
 
@@ -338,22 +365,22 @@ internal sealed class MigrationRounds : IDisposable
 
             if (enough is not null && enough())
             {
-                EndEarly(word << 6);
+                EndEarly(word << 6, cancel);
                 break;
             }
 
             cancel.ThrowIfCancellationRequested();
             for (; pages != 0; pages &= pages - 1)
             {
-                SendPage((word << 6) + System.Numerics.BitOperations.TrailingZeroCount(pages));
+                SendPage((word << 6) + System.Numerics.BitOperations.TrailingZeroCount(pages), cancel);
             }
         }
 
-        FlushRun();
+        FlushRun(cancel);
     }
 
     /// <summary>Nothing more is sent in this round: what it was to send, and what is not under way yet, counts as not sent.</summary>
-    private void EndEarly(long firstPage)
+    private void EndEarly(long firstPage, CancellationToken cancel)
     {
         EndedEarly = true;
         for (long from = firstPage; _dirty.NextRun(from, long.MaxValue, out var run); from = run.End)
@@ -361,7 +388,7 @@ internal sealed class MigrationRounds : IDisposable
             _sent.Fill(run, false);
         }
 
-        FlushRun();
+        FlushRun(cancel);
         foreach (var sender in _senders)
         {
             foreach (var range in sender.Withdraw())
@@ -374,7 +401,7 @@ internal sealed class MigrationRounds : IDisposable
     private PageRange _run;
     private byte _runPlace;
 
-    private void SendPage(long page)
+    private void SendPage(long page, CancellationToken cancel)
     {
         byte place = _placement.Assign(page, _sent[page] && _dirty[page], out byte before);
         if (before != place && before != Placement.None)
@@ -390,25 +417,42 @@ internal sealed class MigrationRounds : IDisposable
             return;
         }
 
-        FlushRun();
+        FlushRun(cancel);
         _run = new PageRange(page, 1);
         _runPlace = place;
     }
 
-    private void FlushRun()
+    private void FlushRun(CancellationToken cancel)
     {
         if (_run.Count == 0)
         {
             return;
         }
 
-        SenderOf(_runPlace).Pages(_run);
+        var run = _run;
+        _run = default;
+        SenderOf(_runPlace).Pages(run);
         if (_runPlace != Placement.Main)
         {
-            _located.Add((_run, _runPlace));
+            Note(run, _runPlace, cancel);
+        }
+    }
+
+    /// <summary>Notes a range for <see cref="Locate"/>, which comes at once when there are many: what was given to the senders has to arrive first.</summary>
+    private void Note(PageRange range, byte place, CancellationToken cancel)
+    {
+        _located.Add((range, place));
+        int zeros = 0;
+        foreach (var sender in _senders)
+        {
+            zeros += sender.ZeroRanges;
         }
 
-        _run = default;
+        if (_located.Count + zeros >= _mostLocated)
+        {
+            Barriers(cancel);
+            Locate(cancel);
+        }
     }
 
     /// <summary>
@@ -419,7 +463,7 @@ internal sealed class MigrationRounds : IDisposable
     {
         foreach (var (range, place) in _located)
         {
-            _control.SendLocated(range, place == Placement.None ? null : place - Placement.FirstSub);
+            _control.SendLocated(range, place == Placement.None ? null : place - Placement.FirstSub, cancel);
         }
 
         _located.Clear();
@@ -430,7 +474,7 @@ internal sealed class MigrationRounds : IDisposable
                 if (sender != _senders[0])
                 {
                     // Nobody holds a page of zeros: it is one at its first touch. The main host has seen its own already.
-                    _control.SendLocated(range, null);
+                    _control.SendLocated(range, null, cancel);
                 }
             }
         }

@@ -61,7 +61,7 @@ public sealed class ControlChannelTests : IDisposable
         {
             string piece = $"piece {i};";
             sent.Append(piece);
-            channel.SendLocated(new PageRange(i * 10, 5), 0);
+            channel.SendLocated(new PageRange(i * 10, 5), 0, CancellationToken.None);
             channel.SendDeviceState(Encoding.ASCII.GetBytes(piece), last: false);
             if (i % 3 == 0)
             {
@@ -91,6 +91,50 @@ public sealed class ControlChannelTests : IDisposable
         {
             Assert.Equal(page % 10 < 5 ? PageState.Remote : PageState.Unused, _table[page].State);
         }
+    }
+
+    /// <summary>What is located page by page must not fill the source's memory when the main host is slow to apply it.</summary>
+    [Fact]
+    public void The_log_of_what_is_not_confirmed_stays_short_however_much_is_sent()
+    {
+        FrameConnection? first = null;
+        using var listener = Listen((connection, _) =>
+        {
+            if (Interlocked.CompareExchange(ref first, connection, null) is not null)
+            {
+                _receiver.Serve(connection);
+                return;
+            }
+
+            // Takes everything, and confirms nothing.
+            byte[] buffer = new byte[FrameHeader.MaxPayloadBytes];
+            while (connection.Read(out FrameHeader _, buffer))
+            {
+            }
+        });
+        using var channel = Channel(listener);
+        const int messages = 3 * ControlChannel.MostUnconfirmed;
+        var sending = new Thread(() =>
+        {
+            for (int i = 0; i < messages; i++)
+            {
+                channel.SendLocated(new PageRange(i % Pages, 1), 0, CancellationToken.None);
+            }
+        });
+        sending.Start();
+        Assert.True(SpinWait.SpinUntil(
+            () => channel.Unconfirmed >= ControlChannel.MostUnconfirmed && sending.ThreadState.HasFlag(ThreadState.WaitSleepJoin), TimeSpan.FromSeconds(60)));
+        using (var cancelled = new CancellationTokenSource())
+        {
+            cancelled.Cancel();
+            Assert.Throws<OperationCanceledException>(() => channel.SendLocated(new PageRange(0, 1), 0, cancelled.Token));
+        }
+
+        Volatile.Read(ref first)!.Abort();
+        Assert.True(sending.Join(TimeSpan.FromSeconds(60)));
+        channel.Barrier(CancellationToken.None);
+        Assert.Equal(0, channel.Unconfirmed);
+        Assert.Equal(Pages, _table.Count(PageState.Remote));
     }
 
     [Fact]
