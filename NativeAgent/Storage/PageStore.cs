@@ -9,6 +9,9 @@ namespace FCtrans.Agent.Storage;
 /// <summary>The store can't take these pages. The message says why and what to do.</summary>
 internal sealed class StoreFullException(string message) : IOException(message);
 
+/// <summary>A store that had pages is not there any more. The message says what to do.</summary>
+internal sealed class StoreGoneException(string message) : IOException(message);
+
 /// <summary>
 /// A sub-host's pages of one VM: a sparse file in tmpfs with the offsets of the VM's RAM, so that a hole is "not here" and the file alone
 /// is the whole state: it outlives the process, and the next one reads from it which pages it has.
@@ -22,7 +25,6 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 {
     /// <summary>Of the store in its directory.</summary>
     public const string FileName = "pages";
-
 
     private readonly SafeFileHandle _file;
     private readonly PageBitmap _held;
@@ -52,8 +54,10 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     /// <summary>Opens the store in <paramref name="directory"/>, which exists, or makes it. Takes it for this process alone.</summary>
     /// <param name="directory">On a tmpfs: pages on a disk would be slow, and counted against nobody's memory.</param>
     /// <param name="limitPages">At least 1; the VM's size where there is none.</param>
+    /// <param name="mustExist">Others rely on what it has already: an empty one in its place would have the VM take lost pages for zeros.</param>
+    /// <exception cref="StoreGoneException">It must exist, and does not, or not as it was made.</exception>
     /// <exception cref="IOException">It is in use, is another VM's, or can't be made.</exception>
-    public static PageStore Open(string directory, long pages, long limitPages)
+    public static PageStore Open(string directory, long pages, long limitPages, bool mustExist = false)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(pages, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(limitPages, 1);
@@ -63,13 +67,28 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
         }
 
         string path = System.IO.Path.Combine(directory, FileName);
-        // FileShare.None is an advisory lock: a second worker on the same store fails here.
-        var handle = File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        SafeFileHandle handle;
+        try
+        {
+            // FileShare.None is an advisory lock: a second worker on the same store fails here.
+            handle = File.OpenHandle(path, mustExist ? FileMode.Open : FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (Exception e) when (mustExist && e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw Gone(path, "is not there any more");
+        }
+
         try
         {
             File.SetUnixFileMode(handle, UnixFileMode.UserRead | UnixFileMode.UserWrite);
             long bytes = pages << PageIndex.PageShift;
             long length = RandomAccess.GetLength(handle);
+            if (mustExist && length != bytes)
+            {
+                // A new one gets its length before anybody is told of it.
+                throw Gone(path, $"is {length} bytes long instead of {bytes}");
+            }
+
             if (length != 0 && length != bytes)
             {
                 throw new IOException(
@@ -175,6 +194,10 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
         _file.Dispose();
         _held.Dispose();
     }
+
+    private static StoreGoneException Gone(string path, string how) => new(
+        $"The store that this sub-host had for the VM {how} ({path}), and with it the memory that it held. "
+        + "Remove-VmSubHost -Lost has the VM go on without it: the guest gets a memory error where it touches what only this host had.");
 
     private void FindHeld(long bytes)
     {

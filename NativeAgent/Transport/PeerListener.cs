@@ -33,6 +33,9 @@ internal sealed record PeerListenerOptions
     /// <summary>For our Hello: pages that our store may hold; 0: no store, or no limit.</summary>
     public long LimitPages { get; init; }
 
+    /// <summary>Why only control connections are let in; null: all are. The peer is told.</summary>
+    public string? ControlOnly { get; init; }
+
     /// <summary>From accept to Hello.</summary>
     public TimeSpan HandshakeTimeout { get; init; } = TimeSpan.FromSeconds(10);
 
@@ -131,8 +134,9 @@ internal sealed class PeerListener : IDisposable
             // Wakes a blocked accept(2); closing alone would not.
             _listener.Shutdown(SocketShutdown.Both);
         }
-        catch (SocketException)
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
+            // Nobody waits there, or it was disposed before.
         }
 
         _listener.Dispose();
@@ -358,7 +362,7 @@ internal sealed class PeerListener : IDisposable
             or (WorkerRole.Source, WorkerRole.Sub, ConnectionPurpose.Demand)
             or (WorkerRole.Sub, WorkerRole.Main,
                 ConnectionPurpose.Bulk or ConnectionPurpose.Demand or ConnectionPurpose.Take or ConnectionPurpose.Control);
-        return allowed ? null : $"A {_options.Role} takes no {hello.Purpose} connection from a {hello.Role}.";
+        return allowed ? hello.Purpose == ConnectionPurpose.Control ? null : _options.ControlOnly : $"A {_options.Role} takes no {hello.Purpose} connection from a {hello.Role}.";
     }
 
     private void Count(string reason)

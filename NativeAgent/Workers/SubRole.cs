@@ -11,7 +11,8 @@ namespace FCtrans.Agent.Workers;
 
 /// <summary>
 /// A sub-host's worker: keeps pages for one split VM until the main host, or the source of a migration that failed, says that
-/// the split is over. Its store is a file in tmpfs, so that it outlives this process.
+/// the split is over. Its store is a file in tmpfs, so that it outlives this process. Where it has not, this worker never serves another in
+/// its place: it says so, to whoever asks for a page and in its status, and waits for the end.
 /// </summary>
 internal sealed class SubRole : IWorkerRole
 {
@@ -24,6 +25,7 @@ internal sealed class SubRole : IWorkerRole
     private PageStore? _store;
     private StoreServer? _server;
     private PeerListener? _listener;
+    private string? _storeGone;
 
     public SubRole(WorkerSpec spec, WorkerDirectory directory)
     {
@@ -44,13 +46,18 @@ internal sealed class SubRole : IWorkerRole
 
     public void Run(Action<int> ready, CancellationToken stop)
     {
-        string path = StoreDirectory(_spec.SplitId);
-        Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         long pages = _spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
-        long room = Room(path, pages);
-        long limit = (long)(_spec.StoreLimitBytes >> PageIndex.PageShift);
-        _store = PageStore.Open(path, pages, limit > 0 ? Math.Min(limit, room) : room);
-        _server = new StoreServer(_store, new SourceReader(at => ConnectToSource(at, pages)));
+        try
+        {
+            _store = OpenStore(pages);
+            _server = new StoreServer(_store, new SourceReader(at => ConnectToSource(at, pages)));
+        }
+        catch (StoreGoneException e)
+        {
+            _storeGone = e.Message;
+            WorkerLog.Write(e.Message);
+        }
+
         _listener = new PeerListener(
             new PeerListenerOptions
             {
@@ -59,7 +66,8 @@ internal sealed class SubRole : IWorkerRole
                 Role = WorkerRole.Sub,
                 SplitId = _spec.SplitId,
                 Pages = pages,
-                LimitPages = _store.LimitPages,
+                LimitPages = _store?.LimitPages ?? 0,
+                ControlOnly = _storeGone,
                 Certificate = _spec.Tls ? _certificate : null,
                 Peers = _spec.Peers.Where(peer => peer.Role != WorkerRole.Sub).ToDictionary(peer => peer.Thumbprint, peer => peer.Role),
             },
@@ -74,7 +82,7 @@ internal sealed class SubRole : IWorkerRole
         if (_over.IsSet)
         {
             _listener.Dispose();
-            _store.Dispose();
+            _store?.Dispose();
             RemoveStore(_spec.SplitId);
         }
     }
@@ -91,6 +99,7 @@ internal sealed class SubRole : IWorkerRole
             UnixMilliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(),
             Store = new StoreStatus(),
         };
+        status.Store.LastError = _storeGone ?? "";
         if (_server?.Figures is { } figures)
         {
             status.Store.StoredPages = (ulong)figures.StoredPages;
@@ -114,6 +123,20 @@ internal sealed class SubRole : IWorkerRole
         _store?.Dispose();
         _certificate.Dispose();
         _over.Dispose();
+    }
+
+    private PageStore OpenStore(long pages)
+    {
+        string path = StoreDirectory(_spec.SplitId);
+        bool hadOne = _directory.Has(Markers.Ready);
+        if (!hadOne)
+        {
+            Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        }
+
+        long room = hadOne && !Directory.Exists(path) ? 1 : Room(path, pages);
+        long limit = (long)(_spec.StoreLimitBytes >> PageIndex.PageShift);
+        return PageStore.Open(path, pages, limit > 0 ? Math.Min(limit, room) : room, mustExist: hadOne);
     }
 
     private static string StoreDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-store";
