@@ -11,7 +11,8 @@
 //   free MIB [scatter]  gives memory back                             takes again at these rates
 //   verify            one pass over every page, now           pause   ends `run`
 //   use MIB [rounds=N] [rest=MS]  so often: takes memory piece by piece, writes and reads it, gives all back; rests; reads what is held
-//   touch PAGES       reads a word of so many pages held, each page once and in no order: how long each touch took, in ns
+//   touch PAGES       reads a word of so many pages held, each page once and in no order, others than the last time as far as there
+//                     are some: how long each touch took, in ns
 //   holes MIB         takes memory for good and gives every other page back: free memory in single pages
 //   stat              what was found so far                   meminfo from /proc/meminfo, in kB
 //   sh COMMAND        runs a shell command                    poweroff, reboot
@@ -362,6 +363,7 @@ static int compare_ticks(const void *a, const void *b) {
 
 // By the processor's own counter: the kernel's clock may be a device of the machine, which takes longer to read than a page does.
 static void command_touch(const char *arguments) {
+    static uint64_t picked; // by all touches so far: each goes on where the last one ended
     uint64_t count = strtoull(arguments, NULL, 10), held = chunk_count * CHUNK_PAGES;
     if (!count || count > held / 2) { reply("error touches are 1 to half of the %" PRIu64 " pages held", held); return; }
     uint64_t *ticks = calloc(count, sizeof *ticks);
@@ -371,9 +373,9 @@ static void command_touch(const char *arguments) {
     memset(seen, 1, held);
     pthread_rwlock_rdlock(&list_lock);
     for (size_t i = 0; i < chunk_count; i++) list_seen += chunks[i].first_page; // so that no touch waits for the list
-    uint64_t found = 0, pick = next_page, began = now_ms(), first = __builtin_ia32_rdtsc();
+    uint64_t found = 0, began = now_ms(), first = __builtin_ia32_rdtsc();
     for (uint64_t done = 0; done < count;) {
-        uint64_t page = mix(pick++) % held;
+        uint64_t page = mix(picked++) % held;
         if (!seen[page]) continue;
         seen[page] = 0;
         struct chunk *chunk = &chunks[page / CHUNK_PAGES];

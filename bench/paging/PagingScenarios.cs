@@ -11,7 +11,7 @@ namespace FCtrans.Bench;
 internal static class PagingScenarios
 {
     private static readonly (string Name, Action<BenchReport, BenchHosts, int> Run)[] s_ofVms =
-        [("fresh", FreshMemory.Run), ("server", RealServer.Run), ("postcopy", BesidePostCopy.Run)];
+        [("recovery", Recovery.Run), ("fresh", FreshMemory.Run), ("server", RealServer.Run), ("postcopy", BesidePostCopy.Run)];
 
     public static void Run(BenchReport report, string[] arguments)
     {

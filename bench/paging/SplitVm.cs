@@ -1,3 +1,4 @@
+using System.Globalization;
 using FCtrans.Bench.Migrations;
 using FCtrans.Client;
 using FCtrans.Contracts;
@@ -12,9 +13,15 @@ internal sealed class SplitVm : IDisposable
 
     private readonly WorkerConnection _main;
 
-    private SplitVm(LabGuest guest, WorkerConnection main) => (Guest, _main) = (guest, main);
+    private SplitVm(LabGuest guest, WorkerConnection main, string splitId) => (Guest, _main, SplitId) = (guest, main, splitId);
 
     public LabGuest Guest { get; }
+
+    public string SplitId { get; }
+
+    /// <summary>Memory of its own that the main host's worker has, in MiB: not what it maps of files, which is the guest's.</summary>
+    public double MainWorkerMebibytes => double.Parse(
+        Guest.Host.Exec($"awk '/^RssAnon/ {{ print $2 / 1024 }}' /proc/$(cat /run/fctrans/{SplitId}/main/worker.pid)/status").Output, CultureInfo.InvariantCulture);
 
     /// <summary>The main host's figures now.</summary>
     public PagingStatus Paging => _main.GetStatusAsync(CancellationToken.None).GetAwaiter().GetResult().Paging;
@@ -35,7 +42,7 @@ internal sealed class SplitVm : IDisposable
             var (_, outcome) = SplitRun.Run(
                 hosts, guest, "b", ["sub1", "sub2"], mainMemoryBytes(guest), change: request => request with { TrackUnused = trackUnused, Tls = tls });
             var main = hosts.Connection("b").ConnectWorker(outcome.SplitId, WorkerRole.Main, outcome.SourceSpec.VmName);
-            var vm = new SplitVm(guest, main);
+            var vm = new SplitVm(guest, main, outcome.SplitId);
             vm.WaitFor(p => p.State == "paging" && (!trackUnused || p.ReclaimTurns > 0));
             return vm;
         }
