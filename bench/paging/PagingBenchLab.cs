@@ -36,18 +36,26 @@ internal sealed class PagingBenchLab : IDisposable
     public Touched Floor(string kind, int threads, string order)
     {
         using var guest = new PagingGuest(_guest, _directory, _pages);
-        object[] arguments = [kind, guest.ProcessId, guest.Userfaultfd, guest.Address.Value, guest.Pages, _floorPort];
+        object[] arguments = [kind, guest.ProcessId, guest.Userfaultfds[0], guest.Address.Value, guest.Pages, _floorPort];
         using var pager = new TalkingProgram(_floor, kind == "zero" ? arguments[..^1] : arguments);
         pager.Expect("paging");
         return guest.Touch(threads, order, kind == "zero" ? "fresh" : "remote", 0, _pages);
     }
 
     /// <summary>Every page lies at the store.</summary>
-    public Touched Ours(bool tls, int threads, string order, bool prefetch)
+    public Touched Ours(bool tls, int threads, string order, bool prefetch, int userfaultfds = 1)
     {
-        using var guest = new PagingGuest(_guest, _directory, _pages);
+        using var guest = new PagingGuest(_guest, _directory, _pages, userfaultfds);
         using PagingUnderTest pager = Start(guest, tls, _pages, prefetch);
         return guest.Touch(threads, order, "remote", 0, _pages);
+    }
+
+    /// <summary>What pages wait that are touched in no order while another thread walks through remote pages.</summary>
+    public Touched BesideWalk(bool prefetch)
+    {
+        using var guest = new PagingGuest(_guest, _directory, _pages);
+        using PagingUnderTest pager = Start(guest, false, _pages, prefetch);
+        return guest.TouchBesideWalk();
     }
 
     /// <summary>No page has ever been used.</summary>

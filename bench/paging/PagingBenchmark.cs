@@ -12,6 +12,11 @@ internal static class PagingBenchmark
     private const int Rounds = 7;
     private const long Pages = 12_000;
     private const int ManyThreads = 4;
+
+    /// <summary>As many vCPUs as a VM with several userfaultfds has, and so many userfaultfds.</summary>
+    private const int SeveralThreads = 8;
+    private const int Several = 4;
+
     private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(10);
 
     public static void Run(BenchReport report)
@@ -41,6 +46,10 @@ internal static class PagingBenchmark
         var oldest = new List<(double Rate, double PageIns)>();
         var sweptRefault = new List<(double Rate, double PageIns)>();
         var sweptOldest = new List<(double Rate, double PageIns)>();
+        var ofOne = new List<Touched>();
+        var ofSeveral = new List<Touched>();
+        var besideDemanded = new List<Touched>();
+        var besidePrefetched = new List<Touched>();
         var demanded = new List<Touched>();
         var inOrder = new List<Touched>();
         // The first round compiles; it is not counted.
@@ -53,6 +62,10 @@ internal static class PagingBenchmark
             zero.Add(lab.Fresh());
             manyFloor.Add(lab.Floor("many", ManyThreads, "random"));
             many.Add(lab.Ours(tls: false, ManyThreads, "random", prefetch: true));
+            ofOne.Add(lab.Ours(tls: false, SeveralThreads, "random", prefetch: true));
+            ofSeveral.Add(lab.Ours(tls: false, SeveralThreads, "random", prefetch: true, Several));
+            besideDemanded.Add(lab.BesideWalk(prefetch: false));
+            besidePrefetched.Add(lab.BesideWalk(prefetch: true));
             demanded.Add(lab.Ours(tls: false, 2, "ordered", prefetch: false));
             inOrder.Add(lab.Ours(tls: false, 2, "ordered", prefetch: true));
             refault.Add(lab.Skewed(EvictionPolicy.Refault, "skewed"));
@@ -77,6 +90,12 @@ internal static class PagingBenchmark
         report.Add(Invariant($"floor: random, {ManyThreads} threads"), "pages/s", Each(manyFloor, t => t.PagesPerSecond(Pages)));
         report.Add(Invariant($"random, {ManyThreads} threads"), "pages/s", Each(many, t => t.PagesPerSecond(Pages)));
         report.Add("  of what the floor reaches", "times", Ratios(many, manyFloor, t => t.PagesPerSecond(Pages)), Comparison.AtLeast, 0.9);
+        report.Add(Invariant($"random, {SeveralThreads} threads, 1 userfaultfd"), "pages/s", Each(ofOne, t => t.PagesPerSecond(Pages)));
+        report.Add(Invariant($"random, {SeveralThreads} threads, {Several} userfaultfds"), "pages/s", Each(ofSeveral, t => t.PagesPerSecond(Pages)));
+        report.Add("  several userfaultfds beside one", "times", Ratios(ofSeveral, ofOne, t => t.PagesPerSecond(Pages)));
+        report.Add("random beside a walk, no prefetch: p99", "µs", Each(besideDemanded, t => t.P99));
+        report.Add("random beside a walk, prefetch: p99", "µs", Each(besidePrefetched, t => t.P99));
+        report.Add("  what prefetch costs a demanded page: p99", "times", Ratios(besidePrefetched, besideDemanded, t => t.P99));
         report.Add("in order, 2 threads, no prefetch", "pages/s", Each(demanded, t => t.PagesPerSecond(Pages)));
         report.Add("in order, 2 threads, prefetch", "pages/s", Each(inOrder, t => t.PagesPerSecond(Pages)));
         report.Add("  what prefetch gains", "times", Ratios(inOrder, demanded, t => t.PagesPerSecond(Pages)), Comparison.AtLeast, 3);

@@ -11,6 +11,8 @@ namespace FCtrans.Bench;
 /// <summary>Our pager for one guest, in this process, and where its store is.</summary>
 internal sealed class PagingUnderTest : IDisposable
 {
+    private const int PieceShift = 10;
+
     private readonly GuestRam _ram;
     private readonly UserfaultfdSet _uffds;
     private readonly PageTable _table;
@@ -21,9 +23,10 @@ internal sealed class PagingUnderTest : IDisposable
         _ram = new([new RamBlock("ram", 0, guest.Pages, guest.Address, SparseFile.Open(guest.RamPath, write: true), guest.RamPath)], []);
         using (PidFd process = PidFd.Open(guest.ProcessId))
         {
-            var uffd = new Userfaultfd(process.GetFd(guest.Userfaultfd));
-            uffd.Api(UffdFeatures.Paging);
-            _uffds = UserfaultfdSet.Register(_ram, [uffd]);
+            Userfaultfd[] uffds = Array.ConvertAll(guest.Userfaultfds, number => new Userfaultfd(process.GetFd(number)));
+            Array.ForEach(uffds, static uffd => uffd.Api(UffdFeatures.Paging));
+            // Smaller pieces than a VM's, so that a guest as small as this has some for each.
+            _uffds = UserfaultfdSet.Register(_ram, uffds, uffds.Length == 1 ? 0 : PieceShift);
         }
 
         _table = new(guest.Pages);

@@ -1,12 +1,15 @@
 /* Plays the guest for the paging benchmark: maps a RAM file, opens a userfaultfd for it and keeps it, as QEMU does, and touches pages.
- *   guest RAMFILE PAGES
- * Prints "ready UFFD ADDRESS"; then takes lines on stdin:
+ *   guest RAMFILE PAGES USERFAULTFDS
+ * Prints "ready ADDRESS UFFD..."; then takes lines on stdin:
  *   touch THREADS ordered|random|skewed|swept remote|fresh FIRST COUNT
  * Each page of FIRST .. FIRST + COUNT - 1 is read once, by one thread: in order, each thread its own part, or shuffled. Its first word
  * must be its number + 1 (remote) or 0 (fresh). With "skewed" instead of an order, COUNT touches go to all pages, half of them to the
  * hottest tenth and each fourth a write. "swept" is that within the first quarter of the memory, while each fourth touch goes on with a
  * sweep that reads the other three quarters in order, again and again.
- * Answers "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS", latencies in nanoseconds.
+ *   beside
+ * One thread walks through the first three quarters in order; until it is through, another touches pages of the last quarter, remote ones,
+ * shuffled, each once. What is answered is about the latter.
+ * Both answer "touched NANOSECONDS P50 P90 P99 P999 MAX ERRORS COUNT", latencies in nanoseconds.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -25,6 +28,7 @@ static long pages, count, most;
 static uint32_t *order, *nanoseconds;
 static int threads, fresh, skewed, swept;
 static long errors, hand;
+static int walked;
 static pthread_barrier_t begin;
 
 static uint64_t now(void)
@@ -63,6 +67,46 @@ static void *touch(void *argument)
     return NULL;
 }
 
+/* The two threads of "beside": the walk, and the touches beside it. */
+static void *walk(void *argument)
+{
+    long wrong = 0;
+    pthread_barrier_wait(&begin);
+    for (long i = 0; i < pages - pages / 4; i++)
+        wrong += ram[i * 512] != (uint64_t)i + 1;
+    __atomic_store_n(&walked, 1, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&errors, wrong, __ATOMIC_RELAXED);
+    return argument;
+}
+
+static void *touch_beside(void *argument)
+{
+    long wrong = 0, done = 0;
+    pthread_barrier_wait(&begin);
+    do {
+        uint64_t start = now();
+        wrong += ram[(uint64_t)order[done] * 512] != (uint64_t)order[done] + 1;
+        nanoseconds[done++] = (uint32_t)(now() - start);
+    } while (done < count && !__atomic_load_n(&walked, __ATOMIC_ACQUIRE));
+    count = done;
+    __atomic_fetch_add(&errors, wrong, __ATOMIC_RELAXED);
+    return argument;
+}
+
+static void shuffle(void)
+{
+    uint64_t x = 88172645463325252ull;
+    for (long i = count - 1; i > 0; i--) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        long j = x % (i + 1);
+        uint32_t swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
 static int by_value(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -71,55 +115,60 @@ static int by_value(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 4)
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
     pages = atol(argv[2]);
     int fd = open(argv[1], O_RDWR | O_CLOEXEC);
     ram = mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     most = pages * 20;
     order = malloc(most * sizeof *order);
     nanoseconds = malloc(most * sizeof *nanoseconds);
-    if (fd < 0 || ram == MAP_FAILED || uffd < 0 || !order || !nanoseconds)
+    if (fd < 0 || ram == MAP_FAILED || !order || !nanoseconds)
         return 3;
-    printf("ready %d %lu\n", uffd, (unsigned long)ram);
+    printf("ready %lu", (unsigned long)ram);
+    for (int i = atoi(argv[3]); i > 0; i--) {
+        int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+        if (uffd < 0)
+            return 3;
+        printf(" %d", uffd);
+    }
+    printf("\n");
     char line[200], how[20], what[20];
     while (fgets(line, sizeof line, stdin)) {
         long first;
-        if (sscanf(line, "touch %d %19s %19s %ld %ld", &threads, how, what, &first, &count) != 5 || threads < 1 || threads > 64
+        int beside = !strncmp(line, "beside", 6);
+        if (beside) {
+            threads = 2;
+            first = pages - pages / 4;
+            count = pages / 4;
+            strcpy(how, "random");
+            walked = 0;
+        } else if (sscanf(line, "touch %d %19s %19s %ld %ld", &threads, how, what, &first, &count) != 5 || threads < 1 || threads > 64
             || first < 0 || count < 1 || count > most || (first + count > pages && strcmp(how, "skewed") && strcmp(how, "swept")))
             return 4;
-        fresh = !strcmp(what, "fresh");
+        fresh = !beside && !strcmp(what, "fresh");
         swept = !strcmp(how, "swept");
         skewed = swept || !strcmp(how, "skewed");
         hand = 0;
         for (long i = 0; i < count; i++)
             order[i] = first + i;
-        uint64_t x = 88172645463325252ull;
-        for (long i = count - 1; i > 0 && !strcmp(how, "random"); i--) {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            long j = x % (i + 1);
-            uint32_t swap = order[i];
-            order[i] = order[j];
-            order[j] = swap;
-        }
+        if (!strcmp(how, "random"))
+            shuffle();
         memset(nanoseconds, 0, count * sizeof *nanoseconds);
         errors = 0;
         pthread_barrier_init(&begin, NULL, threads + 1);
         pthread_t ids[64];
         for (long i = 0; i < threads; i++)
-            pthread_create(&ids[i], NULL, touch, (void *)i);
+            pthread_create(&ids[i], NULL, !beside ? touch : i ? touch_beside : walk, (void *)i);
         uint64_t start = now();
         pthread_barrier_wait(&begin);
         for (long i = 0; i < threads; i++)
             pthread_join(ids[i], NULL);
         uint64_t end = now();
         qsort(nanoseconds, count, sizeof *nanoseconds, by_value);
-        printf("touched %lu %u %u %u %u %u %ld\n", (unsigned long)(end - start), nanoseconds[count / 2], nanoseconds[count * 9 / 10],
-            nanoseconds[count * 99 / 100], nanoseconds[count * 999 / 1000], nanoseconds[count - 1], errors);
+        printf("touched %lu %u %u %u %u %u %ld %ld\n", (unsigned long)(end - start), nanoseconds[count / 2], nanoseconds[count * 9 / 10],
+            nanoseconds[count * 99 / 100], nanoseconds[count * 999 / 1000], nanoseconds[count - 1], errors, count);
     }
     return 0;
 }
