@@ -9,6 +9,7 @@ namespace FCtrans.Agent.Diagnostics;
 /// <item><c>kill</c>: the process ends at once, as by <c>kill -9</c>, the first time only: a marker file remembers it, so that
 /// the restarted worker goes on.</item>
 /// <item><c>cut</c>: each data connection of the process that passed its handshake ends, as if the network had lost it; the first time only.</item>
+/// <item><c>fail</c>: the step fails with an <see cref="IOException"/>; the first time only.</item>
 /// <item><c>park</c>: makes the file NAME.reached and waits until NAME.go exists.</item>
 /// </list>
 /// Those files lie in the directory that FCTRANS_FAILURE_DIRECTORY names, else in <c>/run/fctrans</c>.
@@ -59,6 +60,17 @@ internal static class FailurePoint
             return;
         }
 
+        if (action == "fail")
+        {
+            if (!File.Exists(reached))
+            {
+                File.WriteAllText(reached, "");
+                throw new IOException($"The failure point {name} was told to fail.");
+            }
+
+            return;
+        }
+
         if (action == "cut")
         {
             lock (s_connections!)
@@ -101,9 +113,9 @@ internal static class FailurePoint
         foreach (string entry in text.Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
         {
             string[] parts = entry.Split('=', 2);
-            if (parts.Length != 2 || parts[1] is not ("kill" or "park" or "cut"))
+            if (parts.Length != 2 || parts[1] is not ("kill" or "park" or "cut" or "fail"))
             {
-                throw new FormatException($"FCTRANS_FAILURE_POINTS: '{entry}' is not NAME=kill, NAME=park or NAME=cut.");
+                throw new FormatException($"FCTRANS_FAILURE_POINTS: '{entry}' is not NAME=kill, NAME=park, NAME=cut or NAME=fail.");
             }
 
             actions[parts[0]] = parts[1];

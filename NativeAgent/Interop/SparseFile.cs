@@ -82,6 +82,20 @@ internal static unsafe class SparseFile
         return Errno.None;
     }
 
+    /// <summary>Makes the file that long, with all its memory: no later write can fail for want of it.</summary>
+    /// <exception cref="KernelException">There is not so much.</exception>
+    public static void Allocate(SafeFileHandle file, long bytes)
+    {
+        while (Libc.FAllocate(file, 0, 0, bytes) != 0)
+        {
+            int errno = Marshal.GetLastPInvokeError();
+            if (errno != Errno.EINTR)
+            {
+                throw KernelException.Of(errno, $"reserve {bytes} bytes for a file");
+            }
+        }
+    }
+
     /// <summary>Sets the length without allocating anything.</summary>
     /// <exception cref="KernelException">The file can't have that length.</exception>
     public static void SetLength(SafeFileHandle file, long bytes)

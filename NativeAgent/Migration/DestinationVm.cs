@@ -41,8 +41,6 @@ internal sealed class DestinationVm : IDisposable
     /// <summary>Owned.</summary>
     public GuestRam Ram { get; }
 
-    public bool IsRunning => Monitor.QueryStatus().Running;
-
     // Connected when it is needed first: a restarted worker must serve QEMU's faults before QEMU can answer anything.
     private QemuMonitor Monitor => _monitor ??= QemuMonitor.Connect(_monitorPath, s_monitorTimeout);
 
@@ -70,7 +68,7 @@ internal sealed class DestinationVm : IDisposable
         try
         {
             var monitor = WaitForMonitor(processId, command.MonitorPath, logPath);
-            monitor.SetMigrationCapabilities(new Dictionary<string, bool> { ["x-ignore-shared"] = true });
+            SetCapabilities(monitor);
             var process = QemuProcesses.TryOpen(processId) ?? throw new MigrationException($"The destination's QEMU has ended: {ReadLog(logPath)}");
             var vm = new DestinationVm(directory, process) { _monitor = monitor };
             vm.EmptyRam();
@@ -92,7 +90,7 @@ internal sealed class DestinationVm : IDisposable
             var process = QemuProcesses.TryOpen(processId) ?? throw new MigrationException("The destination's QEMU has ended; libvirt's log of the domain says why.");
             DestinationDomain.Note(directory, process);
             var vm = new DestinationVm(directory, process);
-            vm.Monitor.SetMigrationCapabilities(new Dictionary<string, bool> { ["x-ignore-shared"] = true });
+            SetCapabilities(vm.Monitor);
             vm.EmptyRam();
             return vm;
         }
@@ -101,6 +99,22 @@ internal sealed class DestinationVm : IDisposable
             Remove(directory);
             throw;
         }
+    }
+
+    /// <summary>
+    /// RAM is not in the stream; and a disk that both hosts have is not taken at the end of it already, but when the VM runs here: until the commitment
+    /// the source may go on, and it could not while this QEMU has the disk's lock. From 10.0 on QEMU is so by itself.
+    /// </summary>
+    private static void SetCapabilities(QemuMonitor monitor)
+    {
+        const string takeDisksLate = "late-block-activate";
+        var capabilities = new Dictionary<string, bool> { ["x-ignore-shared"] = true };
+        if (monitor.QueryMigrationCapabilities().ContainsKey(takeDisksLate))
+        {
+            capabilities[takeDisksLate] = true;
+        }
+
+        monitor.SetMigrationCapabilities(capabilities);
     }
 
     /// <summary>The QEMU that an earlier worker started; null when it has ended.</summary>
@@ -200,21 +214,32 @@ internal sealed class DestinationVm : IDisposable
         }
     }
 
-    /// <summary>Lets the VM's CPUs run.</summary>
+    /// <summary>Lets the VM's CPUs run, unless they do. May be tried again after it failed.</summary>
+    /// <exception cref="IOException">QEMU or libvirt refused it, or did not answer.</exception>
     public void Run()
     {
-        if (_libvirt is not null)
+        try
         {
-            DestinationDomain.Run(_libvirt, _directory.ReadSpec());
-        }
-        else
-        {
-            Monitor.Cont();
-        }
+            if (Monitor.QueryStatus().Running)
+            {
+                return;
+            }
 
-        // A monitor has one client at a time: from here on it is free for others.
-        _monitor?.Dispose();
-        _monitor = null;
+            if (_libvirt is not null)
+            {
+                DestinationDomain.Run(_libvirt, _directory.ReadSpec());
+            }
+            else
+            {
+                Monitor.Cont();
+            }
+        }
+        finally
+        {
+            // A monitor has one client at a time: from here on it is free for others. And one that did not answer is asked anew.
+            _monitor?.Dispose();
+            _monitor = null;
+        }
     }
 
     /// <summary>Waits until QEMU has ended (true), or somebody signals <paramref name="attention"/> or the time is over (false).</summary>

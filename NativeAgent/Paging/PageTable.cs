@@ -73,6 +73,9 @@ internal sealed unsafe class PageTable : IDisposable
     /// <summary>What the numbers beside pages stand for.</summary>
     public Places Places { get; } = new();
 
+    /// <summary>Where it is noted what may be away, for the worker that comes after a crash; set before paging starts, its owner's. Null: nowhere.</summary>
+    public AwayPages? Away { get; set; }
+
     /// <summary>Pages whose content takes memory here, or is about to.</summary>
     public long LocalPages => Count(PageState.Resident) + Count(PageState.ResidentClean) + Count(PageState.Evicting)
         + Count(PageState.Busy) - Volatile.Read(ref _counters->AwayWhileBusy) + Count(PageState.Fetching);
@@ -157,9 +160,21 @@ internal sealed unsafe class PageTable : IDisposable
             throw new InvalidOperationException($"Page {page} can't go from {from} to {to}.");
         }
 
+        if (to.State == PageState.Unused)
+        {
+            // By its owner, so it will come to that; before it, since afterwards others may have it leave again.
+            Away?.Remove(page);
+        }
+
         if (Interlocked.CompareExchange(ref _entries[page], to.Value, from.Value) != from.Value)
         {
             return false;
+        }
+
+        if (to.State == PageState.Evicting)
+        {
+            // The caller sends it to a store after this.
+            Away?.Add(page);
         }
 
         // In this order a sub-host seems fuller for a moment, never emptier: nobody sends it a page too many.

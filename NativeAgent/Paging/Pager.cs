@@ -134,11 +134,23 @@ internal sealed class Pager : IDisposable
             KeepLost(options.Table, lost);
         }
 
+        long gone = options.Table.Count(PageState.Lost) - conflicts;
+
         PageTableRebuild.Release(options.Ram, options.Uffds);
         var pager = new Pager(options);
-        if (conflicts > 0)
+        if (gone + conflicts > 0)
         {
             pager.NoteLost();
+        }
+
+        if (gone > 0)
+        {
+            pager._core.Report(
+                $"{gone} pages are lost, with a sub-host that was given up or did not have them any more: the guest gets a memory error where it touches one.");
+        }
+
+        if (conflicts > 0)
+        {
             pager._core.Report($"{conflicts} pages lie on two sub-hosts, and nothing says which copy is right: they are lost.");
         }
 

@@ -17,7 +17,7 @@ namespace FCtrans.Agent.Workers;
 /// Started again after it was killed, it goes on where the directory's markers say: a VM that was not complete yet is given
 /// up (it runs at the source); a complete one is served again, and runs if it ran or if the source says so.
 /// </summary>
-internal sealed class MainRole : IWorkerRole, IMigrationEvents
+internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
 {
     private const string PinnedFile = "pinned-pages";
     private const string EndedMessage = "The VM has ended.";
@@ -25,8 +25,12 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private static readonly TimeSpan s_connectTimeout = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_sourcePatience = TimeSpan.FromMinutes(2);
 
+    /// <summary>From the moment when this worker is ready until its source comes: whoever started it may have been killed before it started that.</summary>
+    private static readonly TimeSpan s_firstContact = TimeSpan.FromMinutes(5);
+
     /// <summary>Longer than the source tries to reach this host again: then it has given the migration up.</summary>
     private static readonly TimeSpan s_controlPatience = TimeSpan.FromSeconds(40);
+    private static readonly TimeSpan s_runPause = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_exitPoll = TimeSpan.FromMilliseconds(100);
 
     private readonly WorkerSpec _spec;
@@ -55,6 +59,10 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     private volatile int _controlConnections;
     private volatile string _controlLost = "";
     private long _controlLostAt;
+    private TimeSpan _controlPatience = s_controlPatience;
+    private volatile string? _notRunBecause;
+    private long _triedToRunAt = long.MinValue / 2;
+    private AwayPages? _away;
 
     public MainRole(WorkerSpec spec, WorkerDirectory directory)
     {
@@ -73,7 +81,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         {
             Begin();
         }
-        else if (!Recover())
+        else if (!Find())
         {
             End(_directory.Has(Markers.Running) ? EndedMessage : "The main host's worker was killed before the VM was complete here.");
             return;
@@ -83,7 +91,14 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         listener.Start();
         if (!restarted)
         {
+            _controlPatience = Patience.Of("main.first-contact", s_firstContact);
+            Interlocked.Exchange(ref _controlLostAt, Environment.TickCount64);
+            _controlLost = "it never came";
             ready(listener.Port);
+        }
+        else
+        {
+            BeginResuming();
         }
 
         using var stopping = stop.Register(_attention.Signal);
@@ -97,15 +112,17 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
                 return;
             }
 
-            if (_state == "paging" && _pager is { } pager)
-            {
-                _roster.Dismiss(pager, _stores);
-            }
-
             if (stop.IsCancellationRequested)
             {
                 // Everything stays as it is for the worker that comes next.
                 return;
+            }
+
+            ContinueResuming();
+            RunIfCommitted();
+            if (_state == "paging" && _pager is { } pager)
+            {
+                _roster.Dismiss(pager, _stores);
             }
         }
 
@@ -122,14 +139,14 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             paging.State = _state;
         }
 
-        paging.Error = _givenUpBecause ?? paging.Error;
+        paging.Error = _givenUpBecause ?? (_pager is null ? WhatIsAwaited() : _notRunBecause) ?? paging.Error;
         paging.LimitBytes = _choices.MainMemoryBytes;
         paging.Prefetch = _choices.Prefetch;
         Peer[] subs = _roster.Subs;
         paging.SubHostStates.AddRange(subs.Select((_, i) => _roster.StateOf(i)));
         paging.EvictionPolicy = _choices.EvictionPolicy;
         paging.VmProcessId = _vm?.ProcessId ?? 0;
-        paging.VmRunning = _directory.Has(Markers.Running);
+        paging.VmRunning = _directory.Has(Markers.Ran);
         paging.Restarts = (ulong)_restarts;
         paging.ReclaimedPages = (ulong)(_reclaim?.ReclaimedPages ?? 0);
         paging.ReclaimTurns = (ulong)(_reclaim?.Turns ?? 0);
@@ -172,7 +189,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
             // Before that the source decides by the limit that it was told what is sent here.
             if (!_directory.Has(Markers.Running) || _pager is not { } pager)
             {
-                throw new InvalidOperationException("The VM is still being received. Change its paging when its migration has completed.");
+                throw NotPaging("Change its paging");
             }
 
             if (settings.HasCopies && settings.Copies > 1)
@@ -196,7 +213,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         {
             if (!_directory.Has(Markers.Running) || _pager is not { } pager || _reclaim is not { } reclaim || _directory.Has(Markers.SourceStore))
             {
-                throw new InvalidOperationException("The VM is still being received. Add the sub-host when its migration has completed.");
+                throw NotPaging("Add the sub-host");
             }
 
             var peer = _roster.Admit(request, _spec.Copies > 1 || _directory.Has(Markers.TwoCopies));
@@ -227,12 +244,18 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
     {
         lock (_stepGate)
         {
-            if (!_directory.Has(Markers.Running) || _pager is not { } pager)
+            if (lost && IsResuming)
             {
-                throw new InvalidOperationException("The VM is still being received. Remove the sub-host when its migration has completed.");
+                _roster.GiveUpUnheard(host);
             }
-
-            _roster.Remove(pager, host, lost);
+            else if (!_directory.Has(Markers.Running) || _pager is not { } pager)
+            {
+                throw NotPaging("Remove the sub-host");
+            }
+            else
+            {
+                _roster.Remove(pager, host, lost);
+            }
         }
 
         _attention.Signal();
@@ -251,6 +274,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         // For a worker that is started again: only the source has looked into the guest.
         PageRunFile.Write(_directory.File(PinnedFile), _pinned!);
         // Loading the device state may read guest RAM, so its faults must be served before that.
+        _away = AwayPages.Create(_directory.Path, _table!);
+        _table!.Away = _away;
         _pager = new Pager(PagerOptions());
         _pager.Start();
     }
@@ -285,14 +310,24 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
                 throw new MigrationException("The source committed a VM that is not complete here.");
             }
 
-            if (_directory.Has(Markers.Running))
+            // Only a VM that really ran is answered for: the source ends its own at that word.
+            if (_directory.Has(Markers.Ran))
             {
                 return;
             }
 
-            FailurePoint.Reach("main.committed");
-            _directory.Mark(Markers.Running);
-            FailurePoint.Reach("main.running");
+            if (_pager is null)
+            {
+                throw new MigrationException($"The main host's worker was started again and can't run the VM yet. {WhatIsAwaited()}");
+            }
+
+            if (!_directory.Has(Markers.Running))
+            {
+                FailurePoint.Reach("main.committed");
+                _directory.Mark(Markers.Running);
+                FailurePoint.Reach("main.running");
+            }
+
             RunVm();
         }
     }
@@ -310,6 +345,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
     public void Dispose()
     {
+        _resumption?.Dispose();
         _reclaim?.Dispose();
         _pager?.Stop();
         foreach (var store in _stores)
@@ -321,6 +357,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _userfaultfds?.Dispose();
         _pager?.Dispose();
         _table?.Dispose();
+        _away?.Dispose();
         _pinned?.Dispose();
         _vm?.Dispose();
         _certificate.Dispose();
@@ -362,53 +399,6 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         _vm.ExpectDeviceState();
     }
 
-    /// <returns>Whether there is a complete VM to serve.</returns>
-    private bool Recover()
-    {
-        _vm = DestinationVm.Find(_directory);
-        if (_vm is null || !_directory.Has(Markers.Prepared))
-        {
-            return false;
-        }
-
-        // No time limit: a sub-host that is away has pages that must not be taken for unused, so the VM waits for it.
-        StartStores();
-        if (_directory.Read(Markers.SourceStore) is { } at)
-        {
-            AddSourceStore(IPEndPoint.Parse(at));
-        }
-
-        TellSourceAgain();
-        _table = new PageTable(_vm.Ram.PageCount);
-        _pinned = PageRunFile.Read(_directory.File(PinnedFile), _vm.Ram.PageCount);
-        _userfaultfds = _vm.AdoptUserfaultfds();
-        using (var lost = _roster.ReadLost())
-        {
-            _pager = Pager.Resume(PagerOptions() with { Lost = lost });
-        }
-
-        _pager.Start();
-        _roster.Continue(_pager);
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _roster.Subs.Length, this) { TableIsComplete = true };
-        if (_directory.Has(Markers.Running) && !_directory.Has(Markers.Ran))
-        {
-            // Killed between the marker and the word to QEMU.
-            RunVm();
-        }
-        else if (_directory.Has(Markers.Running))
-        {
-            DrainSource();
-        }
-
-        _state = _directory.Has(Markers.Running) ? "paging" : "prepared";
-        if (_state == "paging")
-        {
-            StartReclaim();
-        }
-
-        return true;
-    }
-
     private void StartReclaim()
     {
         _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId, [.. _stores.Select(store => store.Options.Host)]);
@@ -419,17 +409,48 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
     }
 
+    /// <summary>Runs the VM, unless it does. May be called again after it failed.</summary>
     private void RunVm()
     {
-        if (!_vm!.IsRunning)
+        try
         {
-            _vm.Run();
+            FailurePoint.Reach("main.cont");
+            _vm!.Run();
+        }
+        catch (IOException e)
+        {
+            _notRunBecause = $"The VM is complete and committed, and is not run yet; it is tried again. {e.Message}";
+            throw;
         }
 
+        _notRunBecause = null;
         _directory.Mark(Markers.Ran);
         _state = "paging";
         DrainSource();
         StartReclaim();
+    }
+
+    /// <summary>It was to run and could not, or the worker was killed just then: nobody but this host can run it any more, whether its source asks or not.</summary>
+    private void RunIfCommitted()
+    {
+        lock (_stepGate)
+        {
+            if (_pager is null || !_directory.Has(Markers.Running) || _directory.Has(Markers.Ran)
+                || Environment.TickCount64 - _triedToRunAt < s_runPause.TotalMilliseconds)
+            {
+                return;
+            }
+
+            _triedToRunAt = Environment.TickCount64;
+            try
+            {
+                RunVm();
+            }
+            catch (IOException e)
+            {
+                WorkerLog.Write($"the VM could not be run: {e.Message}");
+            }
+        }
     }
 
     private void AddSourceStore(IPEndPoint at)
@@ -551,6 +572,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
 
         if (control && Interlocked.Decrement(ref _controlConnections) == 0)
         {
+            _controlPatience = s_controlPatience;
             _controlLost = why;
             Interlocked.Exchange(ref _controlLostAt, final ? long.MinValue : Environment.TickCount64);
             GiveUpWithoutSource();
@@ -566,7 +588,7 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         long lostAt = Interlocked.Read(ref _controlLostAt);
-        if (lostAt != long.MinValue && Environment.TickCount64 - lostAt < s_controlPatience.TotalMilliseconds)
+        if (lostAt != long.MinValue && Environment.TickCount64 - lostAt < _controlPatience.TotalMilliseconds)
         {
             return;
         }
@@ -615,6 +637,8 @@ internal sealed class MainRole : IWorkerRole, IMigrationEvents
         }
 
         _state = "ended";
+        _resumption?.Dispose();
+        _resumption = null;
         _reclaim?.Dispose();
         _pager?.Stop();
         _vm?.Kill();

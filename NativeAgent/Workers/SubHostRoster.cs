@@ -16,18 +16,24 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
 {
     private volatile Peer[] _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
 
+    /// <summary>Its pages are lost, and not all of them are noted yet.</summary>
+    private const string Unheard = "unheard";
+
     /// <summary>All that the VM has or had, by their indices.</summary>
     public Peer[] Subs => _subs;
 
     /// <summary>Sub-hosts that have left or are lost.</summary>
-    public int[] Gone => [.. Indices().Where(i => directory.Has(Marker(i, "left")) || directory.Has(Marker(i, "lost")))];
+    public int[] Gone => [.. Indices().Where(i => StateOf(i) is "left" or "lost")];
+
+    /// <summary>Some were given up of which nobody has heard what they had: see <see cref="GiveUpUnheard"/>.</summary>
+    public bool AnyUnheard => Indices().Any(i => directory.Has(Marker(i, Unheard)));
 
     /// <summary>Pages that a worker before has found to be lost.</summary>
     public PageBitmap ReadLost() => LostPages.Read(directory.Path, pages);
 
     /// <summary>serving, leaving, left or lost.</summary>
     public string StateOf(int sub) =>
-        directory.Has(Marker(sub, "lost")) ? "lost"
+        directory.Has(Marker(sub, "lost")) || directory.Has(Marker(sub, Unheard)) ? "lost"
         : directory.Has(Marker(sub, "left")) ? "left"
         : directory.Has(Marker(sub, "leaving")) ? "leaving" : "serving";
 
@@ -127,6 +133,31 @@ internal sealed class SubHostRoster(WorkerSpec spec, WorkerDirectory directory, 
 
         directory.Mark(Marker(sub, "leaving"));
         pager.Evacuate(sub);
+    }
+
+    /// <summary>
+    /// A sub-host is gone for good, and a worker that was started again has not heard what it had, and never will: its pages are those that may have been
+    /// away and that nobody else has. Until they are told apart (<see cref="Settle"/>), only that it was given up is noted.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">There is none of this name that serves.</exception>
+    public void GiveUpUnheard(string host)
+    {
+        int sub = Find(host);
+        if (sub < 0)
+        {
+            throw new InvalidOperationException($"The VM has no sub-host '{host}' (any more).");
+        }
+
+        directory.Mark(Marker(sub, Unheard));
+    }
+
+    /// <summary>A pager has taken over without those of <see cref="GiveUpUnheard"/>, and has noted all that is lost with them.</summary>
+    public void Settle()
+    {
+        foreach (int sub in Indices().Where(i => directory.Has(Marker(i, Unheard))))
+        {
+            directory.Rename(Marker(sub, Unheard), Marker(sub, "lost"));
+        }
     }
 
     /// <summary>Lets those go that have been emptied. Called again and again.</summary>

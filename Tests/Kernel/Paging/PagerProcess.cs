@@ -185,6 +185,7 @@ internal sealed class PagerProcess : IDisposable
             Lost = resume ? LostPages.Read(Path.Combine(a[7], "state"), pages) : null,
         };
         var pager = resume ? Pager.Resume(options) : new Pager(options);
+        table.Away = (resume ? AwayPages.TryOpen(options.StateDirectory, pages) : null) ?? AwayPages.Create(options.StateDirectory, table);
         pager.Start();
         Console.WriteLine("paging");
         if (source is not null)

@@ -2,6 +2,7 @@ using System.Globalization;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using Xunit;
 
@@ -25,6 +26,7 @@ internal sealed class PagingLab : IDisposable
     private GuestRam? _ram;
     private UserfaultfdSet? _uffds;
     private PageTable? _table;
+    private AwayPages? _away;
     private PagerProcess? _process;
 
     public PagingLab(long pages, long used, long limit, bool tls = true, int stores = 2, long storeLimit = 0, int threads = 4, bool trackUnused = true, int copies = 1, long left = 0, int userfaultfds = 0)
@@ -101,9 +103,16 @@ internal sealed class PagingLab : IDisposable
     public IReadOnlyList<RemoteStore> Remote => _remote;
 
     /// <summary>Starts a pager in this process. All pages are unused, or what <paramref name="prepare"/> makes of them.</summary>
-    public void StartPager(Action<PageTable>? prepare = null, bool resume = false)
+    /// <param name="unheard">Nobody has heard what those had that are gone.</param>
+    public void StartPager(Action<PageTable>? prepare = null, bool resume = false, bool unheard = false)
     {
         Open(resume);
+        using var lost = resume ? LostPages.Read(StateDirectory, Pages) : new PageBitmap(Pages);
+        if (unheard)
+        {
+            AwayPages.AddTo(StateDirectory, lost);
+        }
+
         var options = new PagerOptions
         {
             Ram = _ram!,
@@ -117,11 +126,13 @@ internal sealed class PagingLab : IDisposable
             StateDirectory = StateDirectory,
             CopyPatience = TimeSpan.FromMilliseconds(100),
             Gone = Gone,
-            Lost = resume ? LostPages.Read(StateDirectory, Pages) : null,
+            Lost = lost,
             MemoryErrors = MemoryErrors,
         };
         prepare?.Invoke(_table!);
         Pager = resume ? Pager.Resume(options) : new(options);
+        _away = (resume ? AwayPages.TryOpen(StateDirectory, Pages) : null) ?? AwayPages.Create(StateDirectory, _table!);
+        _table!.Away = _away;
         Pager.Start();
     }
 
@@ -146,6 +157,7 @@ internal sealed class PagingLab : IDisposable
         _uffds!.Dispose();
         _ram!.Dispose();
         _table!.Dispose();
+        _away!.Dispose();
         Pager = null!;
     }
 
