@@ -13,6 +13,7 @@ internal sealed class MigrationProgress
     private readonly Lock _gate = new();
     private readonly MigrationStatus _status = new() { State = MigrationState.Preparing };
     private long _began;
+    private long _stopped;
     private TimeSpan _processorBefore = Environment.CpuUsage.TotalTime;
     private bool _clockStopped;
     private ulong _peakMemory;
@@ -42,6 +43,54 @@ internal sealed class MigrationProgress
         }
     }
 
+    /// <summary>When the transfer began and when the VM stood still, as <see cref="Stopwatch"/> has it, which all processes of a host share; for <see cref="Restore"/>.</summary>
+    /// <remarks>The second is 0 while the VM runs: before, or at its destination.</remarks>
+    public (long Began, long Stopped) Moments
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return (_began, _stopped);
+            }
+        }
+    }
+
+    /// <summary>Goes on with the figures of a worker that was killed.</summary>
+    public void Restore(MigrationStatus before, (long Began, long Stopped) moments)
+    {
+        lock (_gate)
+        {
+            _status.MergeFrom(before);
+            (_began, _stopped) = moments;
+            _clockStopped = _stopped == 0;
+            _processorBefore = Environment.CpuUsage.TotalTime - TimeSpan.FromSeconds(before.SourceProcessorSeconds);
+            _peakMemory = before.SourcePeakMemoryBytes;
+        }
+    }
+
+    /// <summary>The VM stands still since then: its downtime counts on until <see cref="VmRuns"/>.</summary>
+    public void VmStands(long since)
+    {
+        lock (_gate)
+        {
+            _stopped = since;
+        }
+    }
+
+    /// <summary>It runs at its destination, where its downtime has ended.</summary>
+    public void VmRuns(long since)
+    {
+        lock (_gate)
+        {
+            if (_stopped != 0)
+            {
+                _status.DowntimeMilliseconds = Stopwatch.GetElapsedTime(_stopped, since).TotalMilliseconds;
+                _stopped = 0;
+            }
+        }
+    }
+
     public void Update(Action<MigrationStatus> change)
     {
         lock (_gate)
@@ -55,8 +104,11 @@ internal sealed class MigrationProgress
     {
         lock (_gate)
         {
-            _status.TotalSeconds = Elapsed();
-            _clockStopped = true;
+            if (!_clockStopped)
+            {
+                _status.TotalSeconds = Elapsed();
+                _clockStopped = true;
+            }
         }
     }
 
@@ -96,6 +148,11 @@ internal sealed class MigrationProgress
             if (!_clockStopped && copy.State is (MigrationState.PreCopy or MigrationState.SwitchOver))
             {
                 copy.TotalSeconds = Elapsed();
+            }
+
+            if (_stopped != 0 && !copy.State.HasEnded())
+            {
+                copy.DowntimeMilliseconds = Stopwatch.GetElapsedTime(_stopped).TotalMilliseconds;
             }
 
             return copy;

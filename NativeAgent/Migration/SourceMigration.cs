@@ -23,6 +23,7 @@ internal sealed class SourceMigration : IDisposable
 
     private static readonly TimeSpan s_monitorTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_patienceWhileStopped = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan s_resumePatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan s_reconnectPause = TimeSpan.FromMilliseconds(200);
 
     /// <summary>The control connection for a last word, abort or commit, that waits for nothing that was sent before on the first.</summary>
@@ -50,6 +51,8 @@ internal sealed class SourceMigration : IDisposable
     private SourceStore? _left;
     private string? _lost;
     private long _began;
+    private string _undoneBecause = "";
+    private IReadOnlyList<Peer> _unheard = [];
 
     public SourceMigration(WorkerSpec spec, WorkerDirectory directory, MigrationProgress progress)
     {
@@ -62,12 +65,16 @@ internal sealed class SourceMigration : IDisposable
         _pageCount = spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
     }
 
+    /// <summary>Called when the migration can't be given up any more.</summary>
+    public Action? Committed { private get; init; }
+
     /// <summary>After <see cref="Undo"/>: there was nothing left to give back.</summary>
     public bool VmHasEnded => _vm is not { HasEnded: false };
 
     /// <summary>Looks at the VM and connects to all hosts. Changes nothing in the VM.</summary>
     public void Prepare()
     {
+        FailurePoint.Reach("source.preparing");
         long began = Stopwatch.GetTimestamp();
         OpenVm();
         KeptRam.Note(_directory, _ram!);
@@ -138,17 +145,14 @@ internal sealed class SourceMigration : IDisposable
     /// <param name="reason">For the main host's log and status.</param>
     public void Undo(string reason)
     {
+        _undoneBecause = reason;
         if (_vm is null)
         {
             // A restarted worker has not looked at the VM yet.
             TryOpenVm();
         }
 
-        if (_vm is { HasEnded: false } vm)
-        {
-            vm.Resume();
-        }
-
+        bool runs = TryResume(last: false);
         _left?.Dispose();
         _left = null;
         SourceStore.Forget(_directory);
@@ -163,6 +167,40 @@ internal sealed class SourceMigration : IDisposable
         }
 
         TellOthersToEnd(reason);
+        // What kept it from running may have been the main host's QEMU, which ends now.
+        for (long began = Stopwatch.GetTimestamp(); !runs;)
+        {
+            Thread.Sleep(s_reconnectPause);
+            runs = TryResume(last: Stopwatch.GetElapsedTime(began) > s_resumePatience);
+        }
+    }
+
+    /// <summary>After <see cref="Undo"/>, when whoever waits has been told the end: the others are told until they have heard it.</summary>
+    public void TellOthersUntilHeard(CancellationToken stop)
+    {
+        // The VM's monitor has one client at a time, and the VM may be moved anew meanwhile.
+        _vm?.Dispose();
+        _vm = null;
+        EndOfSplit.TellUntilHeard(_spec, [_main, .. _unheard], _certificate, _pageCount, _undoneBecause, stop);
+    }
+
+    /// <returns>Whether the VM runs here, or has ended.</returns>
+    private bool TryResume(bool last)
+    {
+        try
+        {
+            if (_vm is { HasEnded: false } vm)
+            {
+                vm.Resume();
+            }
+
+            return true;
+        }
+        catch (Exception e) when (!last && e is MonitorException or MigrationException)
+        {
+            WorkerLog.Write($"the VM does not run at the source yet: {e.Message}");
+            return false;
+        }
     }
 
     /// <summary>False when the VM's QEMU has ended, which nobody here can undo.</summary>
@@ -207,16 +245,11 @@ internal sealed class SourceMigration : IDisposable
         }
 
         long runningAt = Stopwatch.GetTimestamp();
-        _progress.Update(s =>
-        {
-            s.Error = "";
-            if (_vm is { StoppedAt: > 0 } vm)
-            {
-                s.DowntimeMilliseconds = Stopwatch.GetElapsedTime(vm.StoppedAt, runningAt).TotalMilliseconds;
-            }
-        });
+        _progress.Update(s => s.Error = "");
+        _progress.VmRuns(runningAt);
         _progress.StopClock();
         _progress.Update(CountTraffic);
+        CommittedFigures.Keep(_directory, _progress);
         WaitLeftTaken(runningAt, stop);
         // Whoever is told that it has completed finds nothing of the VM here any more.
         RemoveVm();
@@ -291,6 +324,7 @@ internal sealed class SourceMigration : IDisposable
 
         _progress.Update(s => s.State = MigrationState.SwitchOver);
         _vm!.StopForSwitchOver(piece => _control!.SendDeviceState(piece, last: false), cancel);
+        _progress.VmStands(_vm.StoppedAt);
         rounds.Harvest();
         if (leave && rounds.CountToSend() is > 0 and var pages && !FitsDowntime(pages, rounds.PagesPerSecond))
         {
@@ -311,7 +345,9 @@ internal sealed class SourceMigration : IDisposable
         cancel.ThrowIfCancellationRequested();
 
         // The moment of commitment. The marker is written first: a worker that dies right after it never resumes the VM.
+        CommittedFigures.Keep(_directory, _progress);
         _directory.Mark(Markers.Committed);
+        Committed?.Invoke();
         _progress.Update(s => s.CommitSent = true);
         FailurePoint.Reach("source.committed");
         FinishCommitted(CancellationToken.None);
@@ -412,6 +448,12 @@ internal sealed class SourceMigration : IDisposable
 
     private void CountTraffic(MigrationStatus s)
     {
+        if (_senders.Count == 0)
+        {
+            // The worker before this one has counted.
+            return;
+        }
+
         s.Traffic.Clear();
         s.Reconnects = (uint)(_senders.Sum(sender => sender.Reconnects) + (_control?.Reconnects ?? 0));
         for (int i = 0; i < _senders.Count; i++)
@@ -429,12 +471,12 @@ internal sealed class SourceMigration : IDisposable
     }
 
     /// <summary>
-    /// Best effort: a host that can't be reached finds out by itself, or is cleaned by the module. All at once: whoever waits for
+    /// Best effort: a host that can't be reached now is told later, see <see cref="TellOthersUntilHeard"/>. All at once: whoever waits for
     /// this end shall not wait for one host after the other.
     /// </summary>
     private void TellOthersToEnd(string reason)
     {
-        Task[] told = [.. _subs.Select(sub => Task.Run(() => EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason)))];
+        Task<bool>[] told = [.. _subs.Select(sub => Task.Run(() => EndOfSplit.TryTell(_spec, sub, _certificate, _pageCount, reason)))];
         try
         {
             // On one of its own: the main host may be busy with what came before on the other.
@@ -448,6 +490,7 @@ internal sealed class SourceMigration : IDisposable
         }
 
         Task.WaitAll(told);
+        _unheard = [.. _subs.Where((_, i) => !told[i].Result)];
     }
 
     private ControlChannel OpenControl(TimeSpan? timeout = null, byte stream = 0) =>

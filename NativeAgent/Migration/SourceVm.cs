@@ -124,9 +124,12 @@ internal sealed class SourceVm : IDisposable
         return _deviceState!.WaitEnd(cancel);
     }
 
-    /// <summary>Makes the VM run here as before, from whatever state the migration has left it in.</summary>
+    /// <summary>Makes the VM run here as before, from whatever state the migration has left it in. May be tried again after it failed.</summary>
+    /// <exception cref="MonitorException">QEMU refused it, or did not answer.</exception>
+    /// <exception cref="MigrationException">It did not come to that.</exception>
     public void Resume()
     {
+        RemoveStateSocket();
         if (_monitor.QueryMigrate().Status is "setup" or "active" or "device" or "pre-switchover")
         {
             _monitor.MigrateCancel();
@@ -147,6 +150,7 @@ internal sealed class SourceVm : IDisposable
     /// <param name="undefine">libvirt is to forget the domain's description too.</param>
     public void Quit(bool undefine)
     {
+        RemoveStateSocket();
         if (_process.HasExited)
         {
             return;
@@ -172,6 +176,15 @@ internal sealed class SourceVm : IDisposable
         {
             _process.SendSignal(9);
             _process.WaitExit(TimeSpan.FromSeconds(10));
+        }
+    }
+
+    /// <summary>Of a worker that was killed: in a domain's own directory nobody else removes it.</summary>
+    private void RemoveStateSocket()
+    {
+        if (_deviceState is null && File.Exists(_statePath))
+        {
+            File.Delete(_statePath);
         }
     }
 

@@ -14,6 +14,11 @@ internal interface IWorkerRole : IDisposable
     /// <summary>After <see cref="Run"/>: the work has ended for good. False when it was only told to stop.</summary>
     bool IsOver { get; }
 
+    /// <summary>After the end, which everybody can know by then: what is still to be said to others. Nothing of the VM is touched any more.</summary>
+    void Linger(CancellationToken stop)
+    {
+    }
+
     /// <summary>Figures as they are now; any thread.</summary>
     WorkerStatus Snapshot();
 

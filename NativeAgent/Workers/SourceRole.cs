@@ -14,14 +14,15 @@ internal sealed class SourceRole : IWorkerRole
     private readonly MigrationProgress _progress = new();
     private readonly SourceMigration _migration;
     private readonly CancellationTokenSource _abort = new();
-    private readonly ManualResetEventSlim _ended = new();
+    private readonly ManualResetEventSlim _committedOrEnded = new();
+    private bool _undone;
     private string _abortReason = "";
 
     public SourceRole(WorkerSpec spec, WorkerDirectory directory)
     {
         _spec = spec;
         _directory = directory;
-        _migration = new SourceMigration(spec, directory, _progress);
+        _migration = new SourceMigration(spec, directory, _progress) { Committed = _committedOrEnded.Set };
     }
 
     public void Run(Action<int> ready, CancellationToken stop)
@@ -30,13 +31,19 @@ internal sealed class SourceRole : IWorkerRole
         {
             if (_directory.Has(Markers.Committed))
             {
-                _progress.Update(s => s.State = MigrationState.SwitchOver);
+                _committedOrEnded.Set();
+                CommittedFigures.Restore(_directory, _progress);
+                _progress.Update(s =>
+                {
+                    s.State = MigrationState.SwitchOver;
+                    s.CommitSent = true;
+                });
                 _migration.FinishCommitted(stop);
             }
             else if (_directory.Has(Markers.Ready))
             {
                 const string killed = "The source's worker was killed. The VM runs on at the source; start the migration again.";
-                _migration.Undo(killed);
+                Undo(killed);
                 End(aborted: false, killed);
             }
             else
@@ -48,7 +55,15 @@ internal sealed class SourceRole : IWorkerRole
         }
         finally
         {
-            _ended.Set();
+            _committedOrEnded.Set();
+        }
+    }
+
+    public void Linger(CancellationToken stop)
+    {
+        if (_undone)
+        {
+            _migration.TellOthersUntilHeard(stop);
         }
     }
 
@@ -65,15 +80,14 @@ internal sealed class SourceRole : IWorkerRole
 
     public void Abort(string reason)
     {
-        if (_directory.Has(Markers.Committed))
-        {
-            throw new InvalidOperationException("The migration is committed: the VM runs on the main host, or is about to.");
-        }
+        RefuseCommitted();
 
         _abortReason = string.IsNullOrEmpty(reason) ? "The user gave the migration up." : reason;
         WorkerLog.Write($"to be given up: {_abortReason}");
         _abort.Cancel();
-        _ended.Wait();
+        _committedOrEnded.Wait();
+        // It may have come to that before the worker looked whether to give up.
+        RefuseCommitted();
         if (_progress.State != MigrationState.Aborted)
         {
             throw new InvalidOperationException($"The migration had ended already: {_progress.State}.");
@@ -84,7 +98,21 @@ internal sealed class SourceRole : IWorkerRole
     {
         _migration.Dispose();
         _abort.Dispose();
-        _ended.Dispose();
+        _committedOrEnded.Dispose();
+    }
+
+    private void RefuseCommitted()
+    {
+        if (_directory.Has(Markers.Committed))
+        {
+            throw new InvalidOperationException("The migration is committed: the VM runs on the main host, or is about to.");
+        }
+    }
+
+    private void Undo(string reason)
+    {
+        _migration.Undo(reason);
+        _undone = true;
     }
 
     private void Move(CancellationToken stop)
@@ -99,7 +127,7 @@ internal sealed class SourceRole : IWorkerRole
             bool aborted = e is OperationCanceledException;
             string reason = !aborted ? e.Message : _abort.IsCancellationRequested ? _abortReason : "The source's worker was told to stop.";
             WorkerLog.Write(aborted ? reason : $"the migration failed: {e}");
-            _migration.Undo(reason);
+            Undo(reason);
             End(aborted, reason);
         }
     }

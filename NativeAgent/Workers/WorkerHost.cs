@@ -19,6 +19,12 @@ internal static class WorkerHost
             return 0;
         }
 
+        if (directory.Has(Markers.Ended))
+        {
+            // Killed when all had been done.
+            return 0;
+        }
+
         int restarts = directory.ReadNumber(Markers.Restarts);
         WorkerLog.Write($"{WorkerDirectory.RoleName(spec.Role)} worker of split {spec.SplitId}, VM '{spec.VmName}', restarts {restarts}");
         using var stop = new CancellationTokenSource();
@@ -47,6 +53,11 @@ internal static class WorkerHost
 
             server.Drain();
             WorkerLog.Write("ended");
+            if (role.IsOver)
+            {
+                role.Linger(stop.Token);
+            }
+
             if (role.IsOver && spec.Role != WorkerRole.Source)
             {
                 // Nothing stays behind on a host where a split is over. The source's directory is the record of its migration.
