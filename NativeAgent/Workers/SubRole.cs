@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text;
+using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
@@ -16,6 +17,7 @@ namespace FCtrans.Agent.Workers;
 /// </summary>
 internal sealed class SubRole : IWorkerRole
 {
+    private static readonly TimeSpan s_firstContact = TimeSpan.FromMinutes(10);
     private static readonly TimeSpan s_sourcePatience = TimeSpan.FromSeconds(1);
 
     private readonly WorkerSpec _spec;
@@ -76,6 +78,7 @@ internal sealed class SubRole : IWorkerRole
         if (!_directory.Has(Markers.Ready))
         {
             ready(_listener.Port);
+            GiveUpWithoutPeers(stop);
         }
 
         WaitHandle.WaitAny([_over.WaitHandle, stop.WaitHandle]);
@@ -84,6 +87,17 @@ internal sealed class SubRole : IWorkerRole
             _listener.Dispose();
             _store?.Dispose();
             RemoveStore(_spec.SplitId);
+        }
+    }
+
+    /// <summary>Whoever started it may have been killed before the others were: then nobody ever comes, and nothing is lost with an empty store.</summary>
+    private void GiveUpWithoutPeers(CancellationToken stop)
+    {
+        var patience = Patience.Of("sub.first-contact", s_firstContact);
+        if (WaitHandle.WaitAny([_over.WaitHandle, stop.WaitHandle], patience) == WaitHandle.WaitTimeout && _listener!.Accepted == 0)
+        {
+            WorkerLog.Write($"nobody came to this sub-host within {patience.TotalMinutes:0.#} minutes: the migration was never begun.");
+            _over.Set();
         }
     }
 

@@ -102,6 +102,39 @@ public sealed class SubRoleTests : IDisposable
         Assert.Equal("", second.Role.Snapshot().Store.LastError);
     }
 
+    [Fact]
+    public void AWorkerThatNobodyEverCameToEndsAndLeavesNothing()
+    {
+        Environment.SetEnvironmentVariable("FCTRANS_PATIENCE", "sub.first-contact=0.2");
+        try
+        {
+            using var worker = new Worker(_directory);
+            worker.WaitForEnd();
+            Assert.True(worker.Role.IsOver);
+            Assert.False(Directory.Exists(Store));
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("FCTRANS_PATIENCE", null);
+        }
+    }
+
+    [Fact]
+    public void AWorkerThatSomebodyCameToWaitsForTheEnd()
+    {
+        Environment.SetEnvironmentVariable("FCTRANS_PATIENCE", "sub.first-contact=3");
+        try
+        {
+            using var worker = new Worker(_directory);
+            Connect(ConnectionPurpose.Bulk).Dispose();
+            Assert.False(worker.EndsWithin(TimeSpan.FromSeconds(4)));
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("FCTRANS_PATIENCE", null);
+        }
+    }
+
     private FrameConnection Connect(ConnectionPurpose purpose) => PeerConnector.Connect(
         IPAddress.Loopback, _directory.ReadNumber(Markers.Ready), _thumbprint, _main,
         new PeerHello(_directory.SplitId, WorkerRole.Main, purpose, Pages), TimeSpan.FromSeconds(10), tls: true, out _);
@@ -123,6 +156,8 @@ public sealed class SubRoleTests : IDisposable
         public SubRole Role { get; }
 
         public void WaitForEnd() => Assert.True(_run.Wait(TimeSpan.FromSeconds(20)));
+
+        public bool EndsWithin(TimeSpan time) => _run.Wait(time);
 
         public void Dispose()
         {
