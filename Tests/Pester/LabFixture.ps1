@@ -57,6 +57,11 @@ function Clear-FailurePoint($LabHost) {
     [void] (Invoke-OnHost $LabHost 'rm -f /run/fctrans/failure-points /run/fctrans/*.reached /run/fctrans/*.go')
 }
 
+<# How long the workers that a host starts from now on wait for others, by name and in seconds. #>
+function Set-Patience($LabHost, [string] $List) {
+    [void] (Invoke-OnHost $LabHost "mkdir -p /run/fctrans && chmod 700 /run/fctrans && printf '%s' '$List' >/run/fctrans/patience")
+}
+
 function Wait-FailurePoint($LabHost, [string] $Name) {
     Wait-Until { [IO.File]::Exists($LabHost.PathOf("/run/fctrans/$Name.reached")) } "$($LabHost.Name) reaches $Name"
 }
