@@ -343,6 +343,7 @@ internal sealed class SourceMigration : IDisposable
         _control.WaitFor(ControlCode.Ready, cancel);
         FailurePoint.Reach("source.ready");
         cancel.ThrowIfCancellationRequested();
+        FailurePoint.Reach("source.committing");
 
         // The moment of commitment. The marker is written first: a worker that dies right after it never resumes the VM.
         CommittedFigures.Keep(_directory, _progress);

@@ -99,6 +99,35 @@ Describe 'Recovery: a main host that can not run the VM at first' -Tag 'Vm' {
     }
 }
 
+Describe 'Recovery: a migration that is given up at the moment of its commitment' -Tag 'Vm' {
+    BeforeAll {
+        $setup = New-ConnectedLab source, main, sub1
+    }
+
+    AfterAll {
+        Remove-ConnectedLab
+    }
+
+    It 'says at once that it is too late, and completes' {
+        $guest = Start-Oracle $setup.Host.source late
+        Set-FailurePoint $setup.Host.source 'source.committing=park;source.committed=park'
+        $job = Get-KvmVm -KvmHost $setup.Connection.source -Name late |
+            Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -AsJob
+        Wait-FailurePoint $setup.Host.source 'source.committing'
+        # Stop-SplitMigration waits for an answer, so the parked worker is let go by the host, once it has been told to give up.
+        $null = Invoke-OnHost $setup.Host.source ('setsid sh -c "until grep -q ''to be given up'' /run/fctrans/*/source/worker.log; do :; done; ' +
+            'touch /run/fctrans/source.committing.go" >/dev/null 2>&1 </dev/null & true')
+        { Get-SplitMigration -KvmHost $setup.Connection.source | Stop-SplitMigration -Confirm:$false -ErrorAction Stop } | Should -Throw -ExpectedMessage '*committed*'
+        [IO.File]::Exists($setup.Host.source.PathOf('/run/fctrans/source.committed.reached')) | Should -BeTrue
+        "$($job.State)" | Should -Be 'Running'
+        Resume-FailurePoint $setup.Host.source 'source.committed'
+        $null = Wait-Job $job -Timeout 60
+        (Receive-Job $job).State | Should -Be 'Completed'
+        Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+        (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
+    }
+}
+
 Describe 'Recovery: a main worker that is started again while a sub-host is gone' -Tag 'Vm' {
     BeforeAll {
         $setup = New-ConnectedLab source, main, sub1, sub2
@@ -163,6 +192,19 @@ Describe 'Recovery: a last word that was not heard' -Tag 'Vm' {
         Remove-ConnectedLab
     }
 
+    It 'is not waited for by hosts whose source never came' {
+        Set-FailurePoint $setup.Host.source 'source.preparing=park'
+        Set-Patience $setup.Host.main 'main.first-contact=3'
+        $job = Get-KvmVm -KvmHost $setup.Connection.source -Name unheard | Start-SplitMigration @arguments -AsJob
+        Wait-FailurePoint $setup.Host.source 'source.preparing'
+        foreach ($name in 'main', 'sub1') { Wait-Until { -not (Get-LeftOver $setup.Host[$name]) } "nothing is left on $name" }
+        Resume-FailurePoint $setup.Host.source 'source.preparing'
+        $null = Wait-Job $job -Timeout 60
+        $job.State | Should -Be 'Failed'
+        Remove-Job $job -Force
+        Assert-RunsAtSource $guest
+    }
+
     It 'is said again when the link is back, and a main host that had all of the VM leaves nothing' {
         Set-FailurePoint $setup.Host.main 'main.loaded=park'
         # From a PowerShell that is killed then: it would clear up too.
@@ -195,19 +237,6 @@ Describe 'Recovery: a last word that was not heard' -Tag 'Vm' {
             Set-LabLink -LabHost $setup.Host.main -Restore
         }
 
-        Assert-RunsAtSource $guest
-    }
-
-    It 'is not waited for by hosts whose source never came' {
-        Set-FailurePoint $setup.Host.source 'source.preparing=park'
-        Set-Patience $setup.Host.main 'main.first-contact=1'
-        $job = Get-KvmVm -KvmHost $setup.Connection.source -Name unheard | Start-SplitMigration @arguments -AsJob
-        Wait-FailurePoint $setup.Host.source 'source.preparing'
-        foreach ($name in 'main', 'sub1') { Wait-Until { -not (Get-LeftOver $setup.Host[$name]) } "nothing is left on $name" }
-        Resume-FailurePoint $setup.Host.source 'source.preparing'
-        $null = Wait-Job $job -Timeout 60
-        $job.State | Should -Be 'Failed'
-        Remove-Job $job -Force
         Assert-RunsAtSource $guest
     }
 }
