@@ -286,6 +286,11 @@ internal sealed class ControlChannel : IDisposable
         {
             lock (_sendGate)
             {
+                if (header.Sequence > _sequence)
+                {
+                    return $"The main host confirmed message {header.Sequence}, which was never sent.";
+                }
+
                 // An answer that comes a second time confirms nothing more.
                 while (header.Sequence > _confirmed && _log.TryDequeue(out var done) && done.Header.Sequence != header.Sequence)
                 {

@@ -39,8 +39,14 @@ internal sealed record PeerListenerOptions
     /// <summary>From accept to Hello.</summary>
     public TimeSpan HandshakeTimeout { get; init; } = TimeSpan.FromSeconds(10);
 
-    /// <summary>How many connections that have not proved anything may exist at once; more are closed at once.</summary>
+    /// <summary>
+    /// How many connections that have not proved anything may exist at once. For one more the oldest is closed: strangers that say nothing
+    /// must not keep out a peer that comes back.
+    /// </summary>
     public int MaxHandshakes { get; init; } = 16;
+
+    /// <summary>How many connections of peers may exist at once, each with a thread and buffers. Far more than a split VM with all its hosts has.</summary>
+    public int MaxConnections { get; init; } = 256;
 }
 
 /// <summary>
@@ -66,7 +72,12 @@ internal sealed class PeerListener : IDisposable
     private readonly HashSet<Socket> _sockets = [];
     private readonly HashSet<FrameConnection> _connections = [];
     private readonly HashSet<Thread> _threads = [];
-    private int _handshakes;
+
+    /// <summary>Those that have not proved anything yet, the oldest first.</summary>
+    private readonly LinkedList<Socket> _strangers = [];
+
+    /// <summary>Connections of peers, also those that wait for their turn.</summary>
+    private int _peerConnections;
     private long _accepted;
     private long _refused;
     private volatile bool _stopping;
@@ -155,13 +166,7 @@ internal sealed class PeerListener : IDisposable
 
             foreach (var socket in _sockets)
             {
-                try
-                {
-                    socket.Shutdown(SocketShutdown.Both);
-                }
-                catch (Exception e) when (e is SocketException or ObjectDisposedException)
-                {
-                }
+                EndHandshake(socket);
             }
 
             threads = [.. _threads];
@@ -196,14 +201,20 @@ internal sealed class PeerListener : IDisposable
 
             lock (_lock)
             {
-                if (_stopping || _handshakes >= _options.MaxHandshakes)
+                if (_stopping)
                 {
-                    Count("Too many connections at once have not said who they are.");
                     socket.Dispose();
-                    continue;
+                    return;
                 }
 
-                _handshakes++;
+                if (_strangers is { First.Value: var oldest } && _strangers.Count >= _options.MaxHandshakes)
+                {
+                    // Its thread sees that, and counts it.
+                    _strangers.RemoveFirst();
+                    EndHandshake(oldest);
+                }
+
+                _strangers.AddLast(socket);
                 _sockets.Add(socket);
                 var thread = new Thread(() => Run(socket)) { IsBackground = true, Name = "peer" };
                 _threads.Add(thread);
@@ -216,12 +227,12 @@ internal sealed class PeerListener : IDisposable
     {
         FrameConnection? connection = null;
         bool inHandshake = true;
+        bool isPeer = false;
         try
         {
-            Handshake(socket, out connection, out var hello);
+            Handshake(socket, out connection, out var hello, ref isPeer);
             lock (_lock)
             {
-                _handshakes--;
                 inHandshake = false;
                 _connections.Add(connection!);
             }
@@ -245,11 +256,8 @@ internal sealed class PeerListener : IDisposable
         {
             lock (_lock)
             {
-                if (inHandshake)
-                {
-                    _handshakes--;
-                }
-
+                _strangers.Remove(socket);
+                _peerConnections -= isPeer ? 1 : 0;
                 _sockets.Remove(socket);
                 if (connection is not null)
                 {
@@ -274,8 +282,21 @@ internal sealed class PeerListener : IDisposable
         }
     }
 
+    private static void EndHandshake(Socket socket)
+    {
+        try
+        {
+            socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It has just ended by itself.
+        }
+    }
+
     /// <param name="connection">Set as soon as there is one, also when the handshake then fails.</param>
-    private void Handshake(Socket socket, out FrameConnection? connection, out PeerHello hello)
+    /// <param name="isPeer">Set when it has proved to be a peer, and is counted as one.</param>
+    private void Handshake(Socket socket, out FrameConnection? connection, out PeerHello hello, ref bool isPeer)
     {
         connection = null;
         using var deadline = new Timer(s => ((Socket)s!).Dispose(), socket, _options.HandshakeTimeout, Timeout.InfiniteTimeSpan);
@@ -301,6 +322,19 @@ internal sealed class PeerListener : IDisposable
                 var refusal = connection.Refuse(objection);
                 connection.Drain();
                 throw refusal;
+            }
+
+            lock (_lock)
+            {
+                _strangers.Remove(socket);
+                isPeer = _peerConnections < _options.MaxConnections;
+                _peerConnections += isPeer ? 1 : 0;
+            }
+
+            if (!isPeer)
+            {
+                // Not refused for good: some may be of links that broke, and end soon.
+                throw new IOException($"There are {_options.MaxConnections} connections already.");
             }
 
             if (hello.Purpose is ConnectionPurpose.Bulk or ConnectionPurpose.Control or ConnectionPurpose.Take)

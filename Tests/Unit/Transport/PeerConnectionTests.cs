@@ -233,6 +233,43 @@ public sealed class PeerConnectionTests : IDisposable
     }
 
     [Fact]
+    public void As_many_strangers_as_there_may_be_do_not_keep_a_peer_out_for_as_long_as_they_may_take()
+    {
+        using var listener = Listen(tls: true, (c, hello) => c.Read(out _, []), handshake: TimeSpan.FromHours(1), handshakes: 4);
+        var strangers = new List<Socket>();
+        for (int i = 0; i < 6; i++)
+        {
+            var socket = new Socket(SocketType.Stream, ProtocolType.Tcp);
+            socket.Connect(IPAddress.Loopback, listener.Port);
+            strangers.Add(socket);
+        }
+
+        using var client = Connect(listener.Port, tls: true);
+        WaitFor(() => listener.Accepted == 1);
+        // Room was made for two of them and for the peer: the three oldest went.
+        WaitFor(() => listener.Refused == 3);
+        strangers.ForEach(s => s.Dispose());
+    }
+
+    [Fact]
+    public void A_peer_has_no_more_connections_than_it_may_and_another_when_one_has_ended()
+    {
+        using var listener = Listen(tls: false, (c, hello) => c.Read(out _, []), connections: 2);
+        using var first = Connect(listener.Port, tls: false, ConnectionPurpose.Demand);
+        using (Connect(listener.Port, tls: false, ConnectionPurpose.Demand))
+        {
+            var e = Assert.Throws<PeerConnectionException>(() => PeerConnector.Connect(
+                IPAddress.Loopback, listener.Port, "", null, Hello() with { Purpose = ConnectionPurpose.Demand }, TimeSpan.Zero, tls: false, out _));
+            Assert.False(e.IsRefused);
+            Assert.Contains("2 connections already", listener.LastRefusal, StringComparison.Ordinal);
+        }
+
+        WaitFor(() => listener.Live == 1);
+        using var again = Connect(listener.Port, tls: false, ConnectionPurpose.Demand);
+        WaitFor(() => listener.Live == 2);
+    }
+
+    [Fact]
     public void Connecting_waits_for_a_worker_that_is_still_starting_and_gives_up_in_time()
     {
         int port;
@@ -293,7 +330,7 @@ public sealed class PeerConnectionTests : IDisposable
 
     private PeerListener Listen(
         bool tls, Action<FrameConnection, PeerHello> serve, int port = 0, TimeSpan? handshake = null, int handshakes = 16,
-        WorkerRole peer = WorkerRole.Main)
+        int connections = 256, WorkerRole peer = WorkerRole.Main)
     {
         var listener = new PeerListener(
             new()
@@ -307,6 +344,7 @@ public sealed class PeerConnectionTests : IDisposable
                 Peers = new Dictionary<string, WorkerRole> { [_main.Thumbprint.ToLowerInvariant()] = peer },
                 HandshakeTimeout = handshake ?? TimeSpan.FromSeconds(10),
                 MaxHandshakes = handshakes,
+                MaxConnections = connections,
             },
             serve);
         listener.Start();
