@@ -18,6 +18,16 @@ internal sealed class FakeHostAgent(FakeState state) : HostAgent.HostAgentBase
         return Task.FromResult(state.Read<ListVmsReply>("vms.json"));
     }
 
+    public override async Task ListenForProbe(ListenForProbeRequest request, IServerStreamWriter<ListeningForProbe> stream, ServerCallContext context)
+    {
+        state.Called("ListenForProbe");
+        await stream.WriteAsync(new ListeningForProbe { Port = 1 });
+        await Task.Delay(Timeout.Infinite, context.CancellationToken).ContinueWith(static _ => { }, TaskScheduler.Default);
+    }
+
+    public override Task<ProbeReply> Probe(ProbeRequest request, ServerCallContext context) =>
+        Task.FromResult(File.Exists(state.Path("probe.json")) ? state.Read<ProbeReply>("probe.json") : new ProbeReply { Reached = true, Microseconds = 50 });
+
     public override Task<CheckHostReply> CheckDestination(CheckDestinationRequest request, ServerCallContext context) =>
         Task.FromResult(File.Exists(state.Path("destination.json")) ? state.Read<CheckHostReply>("destination.json") : new CheckHostReply());
 

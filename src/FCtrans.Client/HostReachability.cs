@@ -10,11 +10,18 @@ public static class HostReachability
     /// <summary>Tries every pair both ways, all at once.</summary>
     /// <returns>A check for each pair: of the host that is to be reached, in the order of <paramref name="hosts"/>.</returns>
     /// <exception cref="FCtransException">A host can't be asked.</exception>
+    public static Task<IReadOnlyList<(KvmHostConnection Host, HostCheck Check)>> TestAsync(
+        IReadOnlyList<KvmHostConnection> hosts, CancellationToken cancellation) =>
+        TestAsync([.. hosts.SelectMany(to => hosts.Where(from => from != to).Select(from => (from, to)))], cancellation);
+
+    /// <summary>Tries these pairs, all at once.</summary>
+    /// <returns>A check for each pair: of the host that is to be reached, in the order in which they are named first.</returns>
+    /// <exception cref="FCtransException">A host can't be asked.</exception>
     public static async Task<IReadOnlyList<(KvmHostConnection Host, HostCheck Check)>> TestAsync(
-        IReadOnlyList<KvmHostConnection> hosts, CancellationToken cancellation)
+        IReadOnlyList<(KvmHostConnection From, KvmHostConnection To)> pairs, CancellationToken cancellation)
     {
-        IEnumerable<(KvmHostConnection, HostCheck)>[] all = await Task.WhenAll(hosts.Select(async to =>
-            (await ReachAsync(to, [.. hosts.Where(h => h != to)], cancellation).ConfigureAwait(false)).Select(check => (to, check)))).ConfigureAwait(false);
+        IEnumerable<(KvmHostConnection, HostCheck)>[] all = await Task.WhenAll(pairs.GroupBy(pair => pair.To).Select(async to =>
+            (await ReachAsync(to.Key, [.. to.Select(pair => pair.From)], cancellation).ConfigureAwait(false)).Select(check => (to.Key, check)))).ConfigureAwait(false);
         return [.. all.SelectMany(checks => checks)];
     }
 

@@ -80,8 +80,12 @@ public sealed class SplitMigrationForecast
             forecast.CheckCapabilities(request.SubHosts[i].Name, subs[i].Result, SplitMigrationPlan.SubNeeds);
         }
 
+        forecast.Check(request.MainHost.Name, "parts", "Each host has one part.", () => SplitMigrationPlan.CheckHostsDiffer(request));
+        await forecast.CheckAddressesAsync(cancellation).ConfigureAwait(false);
         if (vm is not null)
         {
+            forecast.CheckRooms(vm, main.Result, [.. subs.Select(s => s.Result)]);
+            await forecast.CheckLibvirtAsync(vm, main.Result, cancellation).ConfigureAwait(false);
             forecast.CheckQemu(vm, main.Result);
             foreach (HostCheck check in await SplitMigrationPlan.CheckDestinationAsync(request, vm, source.Result, cancellation).ConfigureAwait(false))
             {
@@ -116,6 +120,91 @@ public sealed class SplitMigrationForecast
         {
             _checks.Add(new SplitMigrationCheck(
                 host, capability.Name, capability.Available, capability.Detail.Trim(), capability.Available ? "" : capability.Remedy.Trim()));
+        }
+    }
+
+    /// <summary>A precondition that Start-SplitMigration checks too, in its own words.</summary>
+    private bool Check(string host, string name, string good, Action check)
+    {
+        try
+        {
+            check();
+            _checks.Add(new SplitMigrationCheck(host, name, true, good, ""));
+            return true;
+        }
+        catch (FCtransException e)
+        {
+            _checks.Add(new SplitMigrationCheck(host, name, false, e.Message, e.Remedy));
+            return false;
+        }
+    }
+
+    /// <summary>Where the hosts are to be reached, and whether those that will connect there get through.</summary>
+    private async Task CheckAddressesAsync(CancellationToken cancellation)
+    {
+        bool known = true;
+        foreach (KvmHostConnection host in Request.SubHosts.Prepend(Request.MainHost))
+        {
+            known &= Check(host.Name, "data-address", host.DataAddress, () => SplitMigrationPlan.CheckDataAddress(host));
+        }
+
+        if (!known)
+        {
+            return;
+        }
+
+        var pairs = new List<(KvmHostConnection From, KvmHostConnection To)>();
+        pairs.AddRange(Request.SubHosts.Prepend(Request.MainHost).Select(to => (Request.Source, to)));
+        pairs.AddRange(Request.SubHosts.Select(to => (Request.MainHost, to)));
+        if (Request.Mode != MigrationMode.PreCopy && Request.Source.DataAddress.Length > 0)
+        {
+            // What is left at the source is fetched from there.
+            pairs.AddRange(Request.SubHosts.Prepend(Request.MainHost).Select(from => (from, Request.Source)));
+        }
+
+        foreach ((KvmHostConnection host, HostCheck check) in await HostReachability.TestAsync(pairs, cancellation).ConfigureAwait(false))
+        {
+            _checks.Add(new SplitMigrationCheck(host.Name, check.Name, check.Result != "failed", check.Detail.Trim(), check.Remedy.Trim()));
+        }
+    }
+
+    private void CheckRooms(VmInfo vm, HostInfo main, HostInfo[] subs)
+    {
+        ulong mainBytes = 0;
+        string host = Request.MainHost.Name;
+        if (!Check(host, "main-memory", "-MainMemory is enough for a guest's kernel.", () => mainBytes = SplitMigrationPlan.CheckMainMemory(Request, vm)))
+        {
+            return;
+        }
+
+        Check(
+            host, "room", $"{ByteSize.Text(SplitMigrationPlan.Room(main))} are free, {ByteSize.Text(mainBytes)} are for the VM.",
+            () => SplitMigrationPlan.CheckMainRoom(Request.MainHost, main, mainBytes));
+        ulong[] rooms = SplitMigrationPlan.Rooms(Request, subs);
+        // The hosts together, since what one lacks another may have.
+        Check(
+            Request.SubHosts.Count == 0 ? host : string.Join(", ", Request.SubHosts.Select(s => s.Name)), "sub-room",
+            rooms.Length == 0 ? "All of it fits the main host." : $"{string.Join(", ", rooms.Select(r => ByteSize.Text(r)))} are free.",
+            () => SplitMigrationPlan.CheckSubRoom(Request, vm, mainBytes, rooms, []));
+    }
+
+    private async Task CheckLibvirtAsync(VmInfo vm, HostInfo main, CancellationToken cancellation)
+    {
+        if (vm.Manager != "libvirt")
+        {
+            return;
+        }
+
+        string host = Request.MainHost.Name;
+        try
+        {
+            await SplitMigrationPlan.CheckLibvirtAsync(Request, vm, main, [], cancellation).ConfigureAwait(false);
+            _checks.Add(new SplitMigrationCheck(host, "libvirt", true, "The domain goes from libvirt to libvirt.", ""));
+        }
+        catch (FCtransException e)
+        {
+            string remedy = e.Remedy.Length > 0 ? e.Remedy : "Install libvirt on the main host, and start its daemon.";
+            _checks.Add(new SplitMigrationCheck(host, "libvirt", false, e.Message, remedy));
         }
     }
 

@@ -73,20 +73,10 @@ public sealed class SplitMigrationPlan
 
         foreach (KvmHostConnection host in request.SubHosts.Prepend(request.MainHost))
         {
-            if (host.DataAddress.Length == 0)
-            {
-                throw Failure.DataAddressUnknown(host.Name);
-            }
+            CheckDataAddress(host);
         }
 
-        ulong mainBytes = Math.Min(request.MainMemoryBytes(vm.MemoryBytes), vm.MemoryBytes) & ~4095UL;
-        if (mainBytes < SplitMigrationRequest.MinMainMemoryBytes)
-        {
-            throw Failure.MainMemoryInvalid(
-                ByteSize.Text(mainBytes),
-                $"it must be at least {ByteSize.Text(SplitMigrationRequest.MinMainMemoryBytes)}");
-        }
-
+        ulong mainBytes = CheckMainMemory(request, vm);
         foreach (HostCheck check in await CheckDestinationAsync(request, vm, source.Result, cancellation).ConfigureAwait(false))
         {
             if (check.Result == "failed")
@@ -96,12 +86,32 @@ public sealed class SplitMigrationPlan
         }
 
         CheckMainRoom(request.MainHost, main.Result, mainBytes);
-        ulong[] rooms = [.. subs.Select((s, i) => Limited(request, i, Room(s.Result)))];
+        ulong[] rooms = Rooms(request, subs.Select(s => s.Result));
         var warnings = new List<string>();
         CheckSubRoom(request, vm, mainBytes, rooms, warnings);
         LibvirtDomainDescription? domain = await CheckLibvirtAsync(request, vm, main.Result, warnings, cancellation).ConfigureAwait(false);
         return new SplitMigrationPlan(request, vm, mainBytes, rooms, warnings) { Domain = domain };
     }
+
+    internal static void CheckDataAddress(KvmHostConnection host)
+    {
+        if (host.DataAddress.Length == 0)
+        {
+            throw Failure.DataAddressUnknown(host.Name);
+        }
+    }
+
+    /// <summary>The main host's share, in bytes.</summary>
+    internal static ulong CheckMainMemory(SplitMigrationRequest request, VmInfo vm)
+    {
+        ulong mainBytes = Math.Min(request.MainMemoryBytes(vm.MemoryBytes), vm.MemoryBytes) & ~4095UL;
+        return mainBytes >= SplitMigrationRequest.MinMainMemoryBytes ? mainBytes : throw Failure.MainMemoryInvalid(
+            ByteSize.Text(mainBytes),
+            $"it must be at least {ByteSize.Text(SplitMigrationRequest.MinMainMemoryBytes)}");
+    }
+
+    /// <summary>What each sub-host could take, in bytes.</summary>
+    internal static ulong[] Rooms(SplitMigrationRequest request, IEnumerable<HostInfo> subs) => [.. subs.Select((s, i) => Limited(request, i, Room(s)))];
 
     /// <summary>What the main host says to the command line. libvirt makes its own, and checks it itself.</summary>
     internal static async Task<IReadOnlyList<HostCheck>> CheckDestinationAsync(
@@ -114,7 +124,7 @@ public sealed class SplitMigrationPlan
         request.QemuCommandLine.Count > 0 ? request.QemuCommandLine : vm.CommandLine;
 
     /// <summary>A domain goes from libvirt to libvirt.</summary>
-    private static async Task<LibvirtDomainDescription?> CheckLibvirtAsync(
+    internal static async Task<LibvirtDomainDescription?> CheckLibvirtAsync(
         SplitMigrationRequest request, VmInfo vm, HostInfo main, List<string> warnings, CancellationToken cancellation)
     {
         if (vm.Manager != "libvirt")
@@ -144,7 +154,7 @@ public sealed class SplitMigrationPlan
     internal static ulong Limited(SplitMigrationRequest request, int sub, ulong room) =>
         sub < request.SubHostLimitBytes.Count && request.SubHostLimitBytes[sub] is > 0 and var limit ? Math.Min(limit, room) : room;
 
-    private static void CheckHostsDiffer(SplitMigrationRequest request)
+    internal static void CheckHostsDiffer(SplitMigrationRequest request)
     {
         if (request.SubHosts.Count > SplitMigrationRequest.MaxSubHosts)
         {
@@ -200,7 +210,7 @@ public sealed class SplitMigrationPlan
     /// <summary>A tmpfs may promise more than there is memory, and the other way round.</summary>
     internal static ulong Room(HostInfo info) => Math.Min(info.RamDirectoryFreeBytes, info.MemoryAvailableBytes);
 
-    private static void CheckMainRoom(KvmHostConnection host, HostInfo info, ulong needed)
+    internal static void CheckMainRoom(KvmHostConnection host, HostInfo info, ulong needed)
     {
         if (info.RamDirectoryFreeBytes < needed)
         {
@@ -217,7 +227,7 @@ public sealed class SplitMigrationPlan
     /// What is in use now must fit, or the migration could not end. What the guest may come to use later may be more than the
     /// sub-hosts have: that is the user's to decide, so it is a warning.
     /// </summary>
-    private static void CheckSubRoom(
+    internal static void CheckSubRoom(
         SplitMigrationRequest request, VmInfo vm, ulong mainBytes, ulong[] rooms, List<string> warnings)
     {
         ulong room = 0;
