@@ -67,7 +67,7 @@ internal sealed unsafe class DemandChannel : StoreChannel
     }
 
     /// <summary>Asks for a page; not when <see cref="IsBusy"/>. Goes out at <see cref="Flush"/>, or when there is a connection.</summary>
-    public void Get(long page, bool forWrite, long startedAt)
+    public void Get(long page, bool forWrite)
     {
         uint sequence;
         FrameConnection? connection;
@@ -84,7 +84,6 @@ internal sealed unsafe class DemandChannel : StoreChannel
             slot.Active = true;
             slot.Page = page;
             slot.ForWrite = forWrite;
-            slot.StartedAt = startedAt;
             sequence = Sequence(index, slot.Generation);
             // Taken under the lock: either the new connection's thread finds this slot, or we see its connection.
             connection = Connection;
@@ -231,7 +230,7 @@ internal sealed unsafe class DemandChannel : StoreChannel
         {
             // The connection's buffer is pinned.
             _arrivals.Arrived(
-                Options.Index, slot.Page, slot.ForWrite, slot.StartedAt, (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(payload[1..])));
+                Options.Index, slot.Page, slot.ForWrite, (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(payload[1..])));
         }
         else
         {
@@ -272,6 +271,5 @@ internal sealed unsafe class DemandChannel : StoreChannel
         public bool Active;
         public bool ForWrite;
         public long Page;
-        public long StartedAt;
     }
 }

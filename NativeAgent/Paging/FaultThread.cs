@@ -357,6 +357,7 @@ internal sealed class FaultThread : IDisposable
         if (!TryHandle(fault))
         {
             _aside[_asideCount++] = fault;
+            _core.Waits.Add(page, fault.Thread, now);
         }
     }
 
@@ -464,7 +465,8 @@ internal sealed class FaultThread : IDisposable
                             return false;
                         }
 
-                        _core.Stores[sub].Demand.Get(fault.Page, write, fault.StartedAt);
+                        _core.Waits.Add(fault.Page, fault.Thread, fault.StartedAt);
+                        _core.Stores[sub].Demand.Get(fault.Page, write);
                         _toFlush[sub] = true;
                         if (!_core.Stores[sub].Demand.IsConnected)
                         {
@@ -478,14 +480,19 @@ internal sealed class FaultThread : IDisposable
                     break;
 
                 case PageState.Fetching:
-                    if (!write)
+                    _core.Waits.Add(fault.Page, fault.Thread, fault.StartedAt);
+                    if (write)
                     {
-                        Follow(fault);
-                        return true;
+                        _core.WriteWanted.TrySet(fault.Page);
                     }
 
-                    _core.WriteWanted.TrySet(fault.Page);
-                    if (_core.Table[fault.Page] == entry)
+                    bool came = _core.Table[fault.Page] != entry;
+                    if (came && _core.Table[fault.Page].State is PageState.Resident or PageState.ResidentClean)
+                    {
+                        _core.Waits.Answered(fault.Page);
+                    }
+
+                    if (!write || !came)
                     {
                         Follow(fault);
                         return true;

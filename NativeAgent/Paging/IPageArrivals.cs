@@ -7,8 +7,7 @@ internal unsafe interface IPageArrivals
 {
     /// <param name="content">The page, 4096 bytes; good until the call returns.</param>
     /// <param name="forWrite">As given when it was asked for.</param>
-    /// <param name="startedAt">As given when it was asked for.</param>
-    void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content);
+    void Arrived(int sub, long page, bool forWrite, byte* content);
 
     /// <summary>Pages that were asked for before anybody wanted them.</summary>
     void ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content);

@@ -7,7 +7,7 @@ namespace FCtrans.Agent.Paging;
 /// <summary>What becomes of a page that a sub-host has sent: on the thread that reads the answers, which owns the page in Fetching.</summary>
 internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
 {
-    public void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content)
+    public void Arrived(int sub, long page, bool forWrite, byte* content)
     {
         var fetching = core.Table[page];
         if (!IsFetching(fetching, sub))
@@ -21,7 +21,6 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
         if (TryPut(page, fetching, writable, content))
         {
             FailurePoint.Reach("main.fault.copied");
-            core.RemoteLatency.RecordSince(startedAt);
             core.Heat.CameBack(page);
             ComeIn(page, sub, fetching, writable);
         }
@@ -163,6 +162,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
             core.Table.Move(page, fetching, fetching.With(PageState.Resident));
             core.Pages.Wake(new(page, 1));
             Interlocked.Increment(ref core.Counters.Errors);
+            core.Waits.Answered(page);
             core.PageCame(page);
             return false;
         }
@@ -198,6 +198,7 @@ internal sealed unsafe class PageArrivals(PagingCore core) : IPageArrivals
             core.Table.Move(page, fetching, clean);
         }
 
+        core.Waits.Answered(page);
         // After the move: a write that came before it has left this note, one that comes after it finds the page here.
         if (core.WriteWanted.TryClear(page) && !writable)
         {

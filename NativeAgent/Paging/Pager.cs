@@ -283,7 +283,7 @@ internal sealed class Pager : IDisposable
             PageOutsBySub = Each(i => Interlocked.Read(ref counters.PageOuts[i])),
             BytesIn = _core.Stores.Sum(s => s.BytesReceived) + Interlocked.Read(ref counters.BytesInBefore),
             BytesOut = _core.Stores.Sum(s => s.BytesSent) + Interlocked.Read(ref counters.BytesOutBefore),
-            Outstanding = _core.Stores.Sum(s => s.Demand.Outstanding),
+            Outstanding = _core.Waits.Count,
         };
     }
 

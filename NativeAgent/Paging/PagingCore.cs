@@ -32,6 +32,7 @@ internal sealed class PagingCore : IDisposable
         Heat = new(Table.PageCount, options.Pinned) { Policy = options.Policy };
         SeenFree = new(Table.PageCount);
         Counters = new();
+        Waits = new(RemoteLatency);
         foreach (int gone in options.Gone)
         {
             _fates[gone] = (int)StoreFate.Gone;
@@ -87,7 +88,11 @@ internal sealed class PagingCore : IDisposable
 
     public PagingCounters Counters { get; }
 
+    /// <summary>Of the faults whose page came from a sub-host, also when it was under way already.</summary>
     public LatencyHistogram RemoteLatency { get; } = new();
+
+    /// <summary>The faults that wait now; each member says who may use it.</summary>
+    public FaultWaits Waits { get; }
 
     public LatencyHistogram UnusedLatency { get; } = new();
 
@@ -237,6 +242,7 @@ internal sealed class PagingCore : IDisposable
             int errno = Pages.Poison(page);
             if (errno is 0 or Errno.EEXIST)
             {
+                Waits.Over(new(page, 1));
                 Pages.Wake(new(page, 1));
             }
             else if (!Pages.Ended)

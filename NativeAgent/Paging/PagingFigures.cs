@@ -85,6 +85,6 @@ internal sealed record PagingFigures
     /// <summary>Pages of a window that the guest was not seen to go through.</summary>
     public required long PrefetchMisses { get; init; }
 
-    /// <summary>Pages that faults have asked for and that are not here yet.</summary>
+    /// <summary>Faults that wait now: for a page from a sub-host, or for room here.</summary>
     public required int Outstanding { get; init; }
 }

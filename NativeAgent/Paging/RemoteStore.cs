@@ -105,8 +105,8 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         Bulk.Dispose();
     }
 
-    unsafe void IPageArrivals.Arrived(int sub, long page, bool forWrite, long startedAt, byte* content) =>
-        _arrivals?.Arrived(sub, page, forWrite, startedAt, content);
+    unsafe void IPageArrivals.Arrived(int sub, long page, bool forWrite, byte* content) =>
+        _arrivals?.Arrived(sub, page, forWrite, content);
 
     unsafe void IPageArrivals.ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content) =>
         _arrivals?.ArrivedEarly(sub, range, forWrite, content);

@@ -352,6 +352,7 @@ internal sealed unsafe class SourceDrain : IDisposable
             _core.Table.Move(page, fetching, fetching.With(PageState.Resident));
             // Also whom the copy has woken: he may have missed the page since (QEMU discards what a balloon takes), and found it Fetching.
             _core.Pages.Wake(new(page, 1));
+            _core.Waits.Answered(page);
             Interlocked.Increment(ref _fetched);
             _core.PageCame(page);
             NoteHere(page);

@@ -78,6 +78,7 @@ internal sealed class UnusedFill(PagingCore core, Func<bool> someoneWaits)
             {
                 core.Table.Move(page, s_busy, s_busy.With(PageState.Resident));
                 core.PageCame(page);
+                core.Waits.Over(new(page, 1));
                 if (page == _demanded)
                 {
                     Interlocked.Increment(ref core.Counters.UnusedFaults);

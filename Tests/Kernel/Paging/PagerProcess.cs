@@ -50,7 +50,7 @@ internal sealed class PagerProcess : IDisposable
     }
 
     /// <summary>Page-ins, page-outs, pages taken back, clean drops, errors, remote pages with too few copies, copies that count for nothing, pages
-    /// that sub-hosts took from the source, pages that the source has.</summary>
+    /// that sub-hosts took from the source, pages that the source has, faults that wait, faults that waited for a sub-host's page, pages asked for ahead.</summary>
     public long[] Figures()
     {
         _process.StandardInput.WriteLine();
@@ -196,7 +196,7 @@ internal sealed class PagerProcess : IDisposable
         while (Console.ReadLine() is not null)
         {
             var f = pager.Snapshot();
-            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages} {f.StaleCopies} {pager.TakenBySubHosts} {(source is null ? 0 : pager.CopiesAt(source.Index))}");
+            Console.WriteLine($"{f.PageIns} {f.PageOuts} {f.TakenBack} {f.CleanDrops} {f.Errors} {f.ShortPages} {f.StaleCopies} {pager.TakenBySubHosts} {(source is null ? 0 : pager.CopiesAt(source.Index))} {f.Outstanding} {f.RemoteLatency.Count} {f.Prefetched}");
         }
 
         return 0;

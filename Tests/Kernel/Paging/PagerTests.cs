@@ -172,7 +172,9 @@ public sealed class PagerTests(ITestOutputHelper output)
         lab.StartPager();
         lab.Guest.Say("run");
         lab.Guest.Expect("running");
-        PagingLab.WaitFor(() => lab.Pager.Snapshot() is { State: "waiting", Error: not null } f && f.Error.Contains("room"), "it says that there is no room");
+        PagingLab.WaitFor(
+            () => lab.Pager.Snapshot() is { State: "waiting", Outstanding: > 0, Error: not null } f && f.Error.Contains("room"),
+            "it says that there is no room, and that faults wait");
         Assert.InRange(lab.ResidentBytes(), 1, 2_000 * 4096 * 105L / 100);
         lab.Pager.LimitPages = 8_000;
         long before = lab.Guest.Operations();

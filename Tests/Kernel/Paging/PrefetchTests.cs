@@ -1,3 +1,5 @@
+using FCtrans.Agent.Interop;
+using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
 using Xunit;
 
@@ -71,6 +73,72 @@ public sealed class PrefetchTests
         Assert.Equal((12_000, 0, 0), lab.Guest.StopAndVerify());
         // A few more than the limit are the faults', which never wait for the evictor.
         Assert.InRange(lab.Pager.Snapshot().PeakResidentPages, 1, limit + 64);
+    }
+
+    /// <summary>
+    /// A page that comes ahead is in the guest's memory and not yet in the table when QEMU discards it, as a balloon does, and the guest wants
+    /// it again: that fault is answered when the table is right, and it counts as one that waited.
+    /// </summary>
+    [Fact]
+    public void A_page_discarded_and_touched_just_as_it_comes_ahead_is_waited_for_and_comes()
+    {
+        const string Point = "main.prefetch.copied";
+        const int Waiting = 9;
+        const int Waited = 10;
+        const int Ahead = 11;
+        using var lab = Away(2_000, 3_000);
+        lab.StopPager();
+        using var pager = lab.StartPagerProcess(resume: true, Point + "=park");
+        pager.WaitUntilPaging();
+        int page = 0;
+        while (pager.Figures()[Ahead] == 0)
+        {
+            // As soon as it is connected for these.
+            page += 50;
+            lab.Guest.Ask($"read {page}", "read");
+            lab.Guest.Ask($"read {page + 1}", "read");
+        }
+
+        page += 5;
+        PagingLab.WaitFor(() => File.Exists(Path.Combine(lab.Directory, Point + ".reached")), "the next pages are here");
+        long before = pager.Figures()[Waited];
+        using (var ram = SparseFile.Open(lab.Process.RamPath, write: true))
+        {
+            Assert.Equal(0, SparseFile.PunchHole(ram, page * PageIndex.PageSize, PageIndex.PageSize));
+        }
+
+        lab.Guest.Say($"touch {page} {page + 1}");
+        PagingLab.WaitFor(() => pager.Figures()[Waiting] == 1, "the guest waits");
+        File.WriteAllText(Path.Combine(lab.Directory, Point + ".go"), "");
+        // Zeros, since it was discarded.
+        Assert.Equal([1, 0, 0], lab.Guest.Expect("touched"));
+        Assert.Equal((0, before + 1), (pager.Figures()[Waiting], pager.Figures()[Waited]));
+    }
+
+    /// <summary>Fewer and fewer pages are asked for ahead of a guest that begins walks and does not go on with them.</summary>
+    [Fact]
+    public void Guesses_that_were_wrong_make_the_window_smaller()
+    {
+        using var lab = Away(4_000, 3_000);
+        // One that knows nothing of the guest.
+        lab.StopPager();
+        lab.StartPager(resume: true);
+        PagingLab.WaitFor(() => lab.Remote.All(store => store.Prefetch.IsReady), "the stores are connected");
+        var asked = new List<long>();
+        // A CPU's last four walks are remembered: each is given up, as missed, by the fourth after it.
+        for (int walk = 0; walk < 20; walk++)
+        {
+            long before = lab.Pager.Snapshot().Prefetched;
+            lab.Guest.Ask($"read {walk * 150}", "read");
+            lab.Guest.Ask($"read {(walk * 150) + 1}", "read");
+            // The thread that reads faults has asked before it has read this answer.
+            asked.Add(lab.Pager.Snapshot().Prefetched - before);
+        }
+
+        Assert.Equal(8, asked[0]);
+        Assert.Equal(1, asked[^1]);
+        Assert.Equal(asked.OrderDescending(), asked);
+        Assert.True(lab.Pager.Snapshot().PrefetchMisses > 10);
     }
 
     /// <summary>A guest whose first pages are all with the sub-hosts.</summary>

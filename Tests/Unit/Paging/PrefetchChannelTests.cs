@@ -139,7 +139,7 @@ public sealed unsafe class PrefetchChannelTests
     {
         public BlockingCollection<(int Sub, PageRange Range)> GivenBack { get; } = [];
 
-        public void Arrived(int sub, long page, bool forWrite, long startedAt, byte* content) => Assert.Fail("Nothing was answered.");
+        public void Arrived(int sub, long page, bool forWrite, byte* content) => Assert.Fail("Nothing was answered.");
 
         public void ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content) => Assert.Fail("Nothing was answered.");
 
