@@ -2,7 +2,7 @@ using FCtrans.Contracts;
 
 namespace FCtrans;
 
-/// <summary>The remote paging of a split VM: figures since the switch-over.</summary>
+/// <summary>The remote paging of a split VM: figures since the main host's worker began, which is the switch-over unless it was started again.</summary>
 public sealed class VmRemotePaging
 {
     internal VmRemotePaging(KvmHost main, WorkerSpec spec, PagingStatus paging, bool running)
@@ -161,7 +161,7 @@ public sealed class VmRemotePaging
     /// <summary>Prefetched pages that the guest was not seen to go through.</summary>
     public ulong PrefetchMisses { get; }
 
-    /// <summary>Pages that the guest waits for now.</summary>
+    /// <summary>Faults that wait now: for a page from a sub-host, also one that is under way already, or for room on the main host.</summary>
     public uint QueueDepth { get; }
 
     /// <summary>Pages that the guest wrote to while they were leaving, and got back without the network.</summary>

@@ -14,6 +14,8 @@ public sealed class VmRemotePagingSample
         UnusedBytes = now.UnusedBytes;
         PageInsPerSecond = Rate(before.PageIns, now.PageIns, seconds);
         PageOutsPerSecond = Rate(before.PageOuts, now.PageOuts, seconds);
+        CleanDropsPerSecond = Rate(before.CleanDrops, now.CleanDrops, seconds);
+        PrefetchedPagesPerSecond = Rate(before.PrefetchedPages, now.PrefetchedPages, seconds);
         UnusedFaultsPerSecond = Rate(before.UnusedFaults, now.UnusedFaults, seconds);
         BytesInPerSecond = Rate(before.BytesIn, now.BytesIn, seconds);
         BytesOutPerSecond = Rate(before.BytesOut, now.BytesOut, seconds);
@@ -49,6 +51,12 @@ public sealed class VmRemotePagingSample
     /// <summary>Pages pushed out a second.</summary>
     public double PageOutsPerSecond { get; }
 
+    /// <summary>Pages dropped a second without being sent: a sub-host had the same content.</summary>
+    public double CleanDropsPerSecond { get; }
+
+    /// <summary>Pages asked for a second ahead of the guest; counted among those fetched too once they are here.</summary>
+    public double PrefetchedPagesPerSecond { get; }
+
     /// <summary>Pages of unused memory that the guest took, a second.</summary>
     public double UnusedFaultsPerSecond { get; }
 
@@ -58,10 +66,10 @@ public sealed class VmRemotePagingSample
     /// <summary>Sent to sub-hosts a second.</summary>
     public double BytesOutPerSecond { get; }
 
-    /// <summary>Errors since the switch-over.</summary>
+    /// <summary>Errors since the main host's worker began.</summary>
     public ulong Errors { get; }
 
-    /// <summary>Half of all faults since the switch-over took at most this.</summary>
+    /// <summary>Half of all faults since the main host's worker began took at most this.</summary>
     public double RemoteFaultMedianMicroseconds { get; }
 
     /// <summary>99 % of them took at most this.</summary>
