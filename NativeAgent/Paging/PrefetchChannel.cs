@@ -15,6 +15,12 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
     /// <summary>Of one request: a page of it that the guest has reached meanwhile waits for the others, so it is not long.</summary>
     public const int MaxPages = 16;
 
+    /// <summary>Pages under way at once: a page among them that the guest has reached meanwhile waits for those before it.</summary>
+    public const int MostAhead = 256;
+
+    /// <summary>While others of the guest's threads wait already: one walk's longest window.</summary>
+    public const int MostAheadWhileOthersWait = 64;
+
     private const int SlotBits = 5;
     private const int SlotCount = 1 << SlotBits;
 
@@ -37,6 +43,10 @@ internal sealed unsafe class PrefetchChannel : StoreChannel
 
     /// <summary>Whether it is worth asking: there is a connection, and it has not too much to do already.</summary>
     public bool IsReady => IsConnected && Volatile.Read(ref _used) != uint.MaxValue;
+
+    /// <summary>Whether one more page may be asked for, beside those that are and <paramref name="gathered"/> that are about to be.</summary>
+    public bool Takes(int gathered, bool othersWait) =>
+        IsReady && Outstanding + gathered < (othersWait ? MostAheadWhileOthersWait : MostAhead);
 
     /// <summary>Asks for pages, at most <see cref="MaxPages"/>; only when <see cref="IsReady"/>. Goes out at <see cref="Flush"/>.</summary>
     public void Get(PageRange range, bool forWrite)

@@ -184,15 +184,16 @@ internal sealed class Prefetcher
                 break;
             }
 
-            walk.Ahead = page;
             if (entry.State == PageState.Unused)
             {
+                walk.Ahead = page;
                 _unused.Take(page);
                 continue;
             }
 
             if (entry.State != PageState.Remote || !network)
             {
+                walk.Ahead = page;
                 continue;
             }
 
@@ -202,12 +203,15 @@ internal sealed class Prefetcher
             {
                 Send(first, count, sub, write);
                 count = 0;
-                if (_core.Copies.IsGone(entry.Sub) || !_core.Stores[from].Prefetch.IsReady)
-                {
-                    break;
-                }
             }
 
+            // The walk's own fault waits. What is not asked for is not ahead: the walk shows again there.
+            if (_core.Copies.IsGone(entry.Sub) || !_core.Stores[from].Prefetch.Takes(count, othersWait: _core.Waits.Count > 1))
+            {
+                break;
+            }
+
+            walk.Ahead = page;
             if (!_core.Table.TryMove(page, entry, entry.With(PageState.Fetching)))
             {
                 continue;

@@ -95,6 +95,38 @@ public sealed unsafe class PrefetchChannelTests
         Assert.Equal([new(20, 2), new(30, 3), new(40, 1)], arrivals.GivenBack.Select(b => b.Range).Order(Comparer<PageRange>.Create((a, b) => a.First.CompareTo(b.First))));
     }
 
+    /// <summary>Whoever has reached a page that is under way waits for all that was asked for before it.</summary>
+    [Fact]
+    public void No_more_is_under_way_than_a_guest_that_waits_for_a_page_of_it_can_bear()
+    {
+        using var listener = Listen((connection, _) =>
+        {
+            while (connection.ReadHeader(out FrameHeader _))
+            {
+            }
+        });
+        using var channel = Channel(listener.Port, new Arrivals());
+        int pages = 0;
+        foreach (bool othersWait in (bool[])[true, false])
+        {
+            while (channel.Takes(0, othersWait))
+            {
+                // As Prefetcher gathers them.
+                int count = 1;
+                while (count < PrefetchChannel.MaxPages && channel.Takes(count, othersWait))
+                {
+                    count++;
+                }
+
+                channel.Get(new(pages, count), forWrite: false);
+                pages += count;
+            }
+
+            Assert.Equal(othersWait ? 64 : 256, pages);
+            Assert.Equal(pages, channel.Outstanding);
+        }
+    }
+
     private static PrefetchChannel Channel(int port, Arrivals arrivals)
     {
         var channel = new PrefetchChannel(
