@@ -35,8 +35,15 @@ internal sealed unsafe class CopyKeeper : IDisposable
     private static readonly TimeSpan s_connect = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_answer = TimeSpan.FromSeconds(2);
 
+    /// <summary>A store that could not be read from is left alone for so long, twice as long each time: evictions wait while it is read from.</summary>
+    private const int FirstRetryMilliseconds = 200;
+
+    private const int LongestRetryMilliseconds = 10_000;
+
     private readonly PagingCore _core;
     private readonly PageCopies _copies;
+    private readonly long[] _notBefore = new long[PageEntry.MaxSubs];
+    private readonly int[] _retry = new int[PageEntry.MaxSubs];
     private readonly Thread _thread;
     private readonly AutoResetEvent _wake = new(false);
     private readonly CancellationTokenSource _stop = new();
@@ -209,6 +216,7 @@ internal sealed unsafe class CopyKeeper : IDisposable
             any |= _fillable[place];
         }
 
+        bool connected = false;
         for (long left = !any ? 0 : Math.Min(ScanPages, _core.Table.PageCount); left > 0 && !Stopping; left--)
         {
             long page = _hand;
@@ -217,6 +225,18 @@ internal sealed unsafe class CopyKeeper : IDisposable
             if (entry.State != PageState.Remote || !_fillable[entry.Sub])
             {
                 continue;
+            }
+
+            // Before evictions have to wait. One in a turn: what lies together may be at stores in turn.
+            int source = _copies.StoreToAsk(page, entry.Sub);
+            if (!IsConnectedTo(_core.Stores[source]))
+            {
+                if (connected || !TryConnect(_core.Stores[source]))
+                {
+                    continue;
+                }
+
+                connected = true;
             }
 
             lock (_core.EvictionGate)
@@ -232,7 +252,7 @@ internal sealed unsafe class CopyKeeper : IDisposable
                 int to = _copies.Choose(from, page);
                 // What leaves altogether is fetched from where it is; then the new store is the only one that stays, and one more comes later.
                 int place = keep < 0 || to < 0 ? to : _core.Table.Places.Pair(_core.Table, keep, to);
-                if (to < 0 || place < 0 || !_core.Stores[from].Demand.IsConnected || _core.Table.Places.Contains(entry.Sub, to))
+                if (to < 0 || place < 0 || from != source || !_core.Stores[from].Demand.IsConnected || _core.Table.Places.Contains(entry.Sub, to))
                 {
                     continue;
                 }
@@ -346,7 +366,7 @@ internal sealed unsafe class CopyKeeper : IDisposable
         using var patience = new Timer(_ => Volatile.Read(ref _connection)?.Abort(), null, s_answer, Timeout.InfiniteTimeSpan);
         try
         {
-            var connection = Connect(store);
+            var connection = _connection!;
             uint first = _sequence + 1;
             foreach (var range in Runs)
             {
@@ -362,32 +382,54 @@ internal sealed unsafe class CopyKeeper : IDisposable
                 index += (int)range.Count;
             }
 
+            _retry[store.Index] = 0;
             return content > _content;
         }
-        catch (Exception e) when (e is IOException or OperationCanceledException)
+        catch (IOException)
         {
-            // It is away; its other connections will say so.
-            _connection?.Dispose();
-            Volatile.Write(ref _connection, null);
+            Failed(store);
             return false;
         }
     }
 
-    private FrameConnection Connect(RemoteStore store)
+    /// <summary>Whether <see cref="TryRead"/> may be called for this store.</summary>
+    private bool IsConnectedTo(RemoteStore store) => _connection is not null && _connectedTo == store;
+
+    /// <summary>Connects, unless it could not just now.</summary>
+    private bool TryConnect(RemoteStore store)
     {
-        if (_connection is null || _connectedTo != store)
+        if (Environment.TickCount64 < _notBefore[store.Index] || !store.Demand.IsConnected || _core.FateOf(store.Index) == StoreFate.Gone)
         {
-            _connection?.Dispose();
-            Volatile.Write(ref _connection, null);
-            var options = store.Options;
+            return false;
+        }
+
+        _connection?.Dispose();
+        Volatile.Write(ref _connection, null);
+        var options = store.Options;
+        try
+        {
             Volatile.Write(ref _connection, PeerConnector.Connect(
                 options.Address, options.Port, options.Thumbprint, options.Certificate,
                 new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, options.Pages), s_connect,
                 options.Certificate is not null, out _, _stop.Token));
             _connectedTo = store;
+            return true;
         }
+        catch (Exception e) when (e is IOException or OperationCanceledException)
+        {
+            Failed(store);
+            return false;
+        }
+    }
 
-        return _connection!;
+    /// <summary>It is away; its other connections will say so.</summary>
+    private void Failed(RemoteStore store)
+    {
+        _connection?.Dispose();
+        Volatile.Write(ref _connection, null);
+        ref int retry = ref _retry[store.Index];
+        retry = Math.Clamp(retry * 2, FirstRetryMilliseconds, LongestRetryMilliseconds);
+        _notBefore[store.Index] = Environment.TickCount64 + retry;
     }
 
     /// <summary>The answer for one run, whose pages go to <paramref name="content"/>. Returns how many bytes they are.</summary>
