@@ -86,7 +86,8 @@ public sealed class PrefetchTests
         const int Waiting = 9;
         const int Waited = 10;
         const int Ahead = 11;
-        using var lab = Away(2_000, 3_000);
+        // One sub-host, so that the pages ahead come with one answer.
+        using var lab = Away(2_000, 3_000, stores: 1);
         lab.StopPager();
         using var pager = lab.StartPagerProcess(resume: true, Point + "=park");
         pager.WaitUntilPaging();
@@ -142,9 +143,9 @@ public sealed class PrefetchTests
     }
 
     /// <summary>A guest whose first pages are all with the sub-hosts.</summary>
-    private static PagingLab Away(long pages, long limit)
+    private static PagingLab Away(long pages, long limit, int stores = 2)
     {
-        var lab = new PagingLab(pages: pages + limit, used: pages, limit: limit, threads: 1);
+        var lab = new PagingLab(pages: pages + limit, used: pages, limit: limit, stores: stores, threads: 1);
         lab.StartPager();
         lab.Guest.Ask($"fill 0 {pages}", "filled");
         // Unused pages, of which there are as many as may be here, push all others out.
