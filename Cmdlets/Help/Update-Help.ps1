@@ -351,16 +351,16 @@ function Get-ReferencePage($Entry, [hashtable] $Comments) {
     foreach ($output in $Entry.Outputs) {
         $lines.Add("``$($output.Name)``: $($output.Text)`n")
         if (-not $output.Type -or $output.Type.Namespace -notlike 'FCtrans*') { continue }
-        $lines.Add("| property | type | |`n| --- | --- | --- |")
-        foreach ($property in $output.Type.GetProperties([Reflection.BindingFlags] 'Instance, Public, DeclaredOnly')) {
-            # What it has from a class of PowerShell's is described there.
-            if ($property.GetMethod.GetBaseDefinition() -ne $property.GetMethod) { continue }
-            $text = "$($Comments["P:$($output.Type.FullName).$($property.Name)"])".Replace('|', '\|')
-            if ($text) { $lines.Add("| ``$($property.Name)`` | $(Get-PropertyTypeText $property.PropertyType) | $text |") }
-            elseif ($output.Type.Assembly -eq $Entry.Cmdlet.ImplementingType.Assembly) { $problems.Add("$($output.Type.Name).$($property.Name) has no comment.") }
-        }
+        Add-PropertyTable $lines $output.Type $Comments
+    }
 
-        $lines.Add('')
+    foreach ($part in @(Get-PartType @($Entry.Outputs | ForEach-Object { $_.Type } | Where-Object { $_ }))) {
+        $lines.Add("### $($part.Name)`n")
+        $lines.Add("$($Comments["T:$($part.FullName)"])`n")
+        if ($part.IsEnum) {
+            $lines.Add((@([Enum]::GetNames($part) | ForEach-Object { "- ``$_``: $($Comments["F:$($part.FullName).$_"])" }) -join "`n") + "`n")
+        }
+        else { Add-PropertyTable $lines $part $Comments }
     }
 
     if ($Entry.Help.Notes) { $lines.Add("## Notes`n`n$($Entry.Help.Notes)`n") }
@@ -370,6 +370,40 @@ function Get-ReferencePage($Entry, [hashtable] $Comments) {
     }
 
     ($lines -join "`n").TrimEnd() + "`n"
+}
+
+<# The table of what an object has. #>
+function Add-PropertyTable([Collections.Generic.List[string]] $Lines, [type] $Type, [hashtable] $Comments) {
+    $Lines.Add("| property | type | |`n| --- | --- | --- |")
+    foreach ($property in $Type.GetProperties([Reflection.BindingFlags] 'Instance, Public, DeclaredOnly')) {
+        # What it has from a class of PowerShell's is described there.
+        if ($property.GetMethod.GetBaseDefinition() -ne $property.GetMethod) { continue }
+        $text = "$($Comments["P:$($Type.FullName).$($property.Name)"])".Replace('|', '\|')
+        if ($text) { $Lines.Add("| ``$($property.Name)`` | $(Get-PropertyTypeText $property.PropertyType) | $text |") }
+        else { $problems.Add("$($Type.Name).$($property.Name) has no comment.") }
+    }
+
+    $Lines.Add('')
+}
+
+<# The types of ours that objects of these types have in them, at whatever depth, but for those that a cmdlet gives: they have a page. #>
+function Get-PartType([type[]] $Types) {
+    $given = @($entries | ForEach-Object { $_.Outputs } | ForEach-Object { $_.Type })
+    $found = [Collections.Generic.List[type]]::new()
+    $next = [Collections.Generic.Queue[type]]::new()
+    foreach ($type in $Types) { $next.Enqueue($type) }
+    while ($next.Count) {
+        foreach ($property in $next.Dequeue().GetProperties([Reflection.BindingFlags] 'Instance, Public, DeclaredOnly')) {
+            $part = $property.PropertyType
+            if ($part.IsGenericType) { $part = $part.GetGenericArguments()[0] }
+            if ($part.IsArray) { $part = $part.GetElementType() }
+            if ($part.Namespace -ne 'FCtrans' -or $given -contains $part -or $found.Contains($part)) { continue }
+            $found.Add($part)
+            if (-not $part.IsEnum) { $next.Enqueue($part) }
+        }
+    }
+
+    $found
 }
 
 function Get-PropertyTypeText([type] $Type) {

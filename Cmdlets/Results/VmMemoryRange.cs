@@ -11,8 +11,8 @@ public sealed class VmMemoryRange
     {
         VM = vm.Name;
         HostName = vm.HostName;
-        Start = range.FirstPage * PageBytes;
-        Length = range.Pages * PageBytes;
+        StartBytes = range.FirstPage * PageBytes;
+        LengthBytes = range.Pages * PageBytes;
         GuestPhysicalAddress = range.HasGuestPhysicalAddress ? range.GuestPhysicalAddress : null;
         RamBlock = range.RamBlock < head.RamBlocks.Count ? head.RamBlocks[(int)range.RamBlock] : "";
         Kind = (VmMemoryKind)range.Kind;
@@ -45,10 +45,10 @@ public sealed class VmMemoryRange
     public string HostName { get; }
 
     /// <summary>Where it begins, in bytes, with the VM's memory blocks laid end to end.</summary>
-    public ulong Start { get; }
+    public ulong StartBytes { get; }
 
     /// <summary>Its bytes.</summary>
-    public ulong Length { get; }
+    public ulong LengthBytes { get; }
 
     /// <summary>Where the guest sees it; null when it does not.</summary>
     public ulong? GuestPhysicalAddress { get; }
@@ -95,5 +95,5 @@ public sealed class VmMemoryRange
     internal int PlaceIndex { get; }
 
     /// <inheritdoc/>
-    public override string ToString() => $"0x{Start:x} + {Length}: {Kind}";
+    public override string ToString() => $"0x{StartBytes:x} + {LengthBytes}: {Kind}";
 }

@@ -94,20 +94,20 @@ public sealed class VmMemoryChange
 {
     internal VmMemoryChange(MemoryChange change, ulong pageBytes)
     {
-        Start = change.FirstPage * pageBytes;
-        Length = change.Pages * pageBytes;
+        StartBytes = change.FirstPage * pageBytes;
+        LengthBytes = change.Pages * pageBytes;
         Kind = (VmMemoryKind)change.Kind;
     }
 
     /// <summary>Where it begins, in bytes, with the VM's memory blocks laid end to end.</summary>
-    public ulong Start { get; }
+    public ulong StartBytes { get; }
 
     /// <summary>Its bytes.</summary>
-    public ulong Length { get; }
+    public ulong LengthBytes { get; }
 
     /// <summary>What it is now.</summary>
     public VmMemoryKind Kind { get; }
 
     /// <inheritdoc/>
-    public override string ToString() => $"0x{Start:x} + {Length}: {Kind}";
+    public override string ToString() => $"0x{StartBytes:x} + {LengthBytes}: {Kind}";
 }

@@ -53,10 +53,10 @@ internal sealed class MemoryMapPicture
     {
         ulong page = head.Memory.PageSizeBytes == 0 ? PageBytes : head.Memory.PageSizeBytes;
         yield return Fit($"{vm.Name} on {vm.HostName}: {Display.Bytes(vm.MemoryBytes)}, {Display.Bytes(head.Memory.UsedPages * page)} used; "
-            + $"a cell is {Display.Bytes(cells.Count > 0 ? cells[0].Length : 0)}");
+            + $"a cell is {Display.Bytes(cells.Count > 0 ? cells[0].LengthBytes : 0)}");
         for (int first = 0; first < cells.Count; first += _columns)
         {
-            yield return Display.Bytes(cells[first].Start).PadLeft(LabelWidth - 1) + " " + Row(cells, first, Math.Min(cells.Count, first + _columns));
+            yield return Display.Bytes(cells[first].StartBytes).PadLeft(LabelWidth - 1) + " " + Row(cells, first, Math.Min(cells.Count, first + _columns));
         }
 
         foreach (string line in Legend(vm, head, cells))

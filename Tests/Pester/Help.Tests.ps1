@@ -82,6 +82,21 @@ Describe 'The help of <_>' -ForEach $cmdlets {
     }
 }
 
+Describe 'The reference pages' {
+    It 'describe all that a result has, and what is in it' {
+        $reference = @([IO.Directory]::GetFiles([IO.Path]::Combine($root, 'docs', 'reference'), '*.md') | ForEach-Object { [IO.File]::ReadAllText($_) })
+        foreach ($type in (Get-Command Get-KvmVm).ImplementingType.Assembly.GetExportedTypes()) {
+            if ($type.Namespace -ne 'FCtrans') { continue }
+            $pages = @($reference | Where-Object { $_ -match "(?m)^(``(FCtrans\.)?$($type.Name)``: |### $($type.Name)$)" })
+            if (-not $pages) { throw "No page describes $($type.Name)." }
+            $parts = $type.IsEnum ? [Enum]::GetNames($type) : $type.GetProperties().Name
+            foreach ($part in $parts) {
+                if ($pages[0] -notmatch "(?m)^(\| ``$part`` \| \w+(\[\])? \| \S|- ``$part``: \S)") { throw "No page describes $($type.Name).$part." }
+            }
+        }
+    }
+}
+
 Describe 'about_FCtrans' {
     It 'is found' {
         "$(Get-Help about_FCtrans)" | Should -BeLike '*split migration*'

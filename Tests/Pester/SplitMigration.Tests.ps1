@@ -196,7 +196,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $paging = Get-VmRemotePaging -KvmHost $main
         $map = @(Get-VmMemoryMap vm1 -Granularity 4KB)
         $resident = 0; $remote = 0; $next = 0
-        foreach ($range in $map) { $range.Start | Should -Be $next; $next += $range.Length; $resident += $range.ResidentBytes; $remote += $range.RemoteBytes }
+        foreach ($range in $map) { $range.StartBytes | Should -Be $next; $next += $range.LengthBytes; $resident += $range.ResidentBytes; $remote += $range.RemoteBytes }
         $next | Should -Be 2GB
         [Math]::Abs($resident - [double] $paging.ResidentBytes) | Should -BeLessThan 16MB
         [Math]::Abs($remote - [double] $paging.RemoteBytes) | Should -BeLessThan 16MB

@@ -14,9 +14,9 @@ Describe 'Get-VmMemoryMap' {
             Assert-Output Get-VmMemoryMap $map[0]
             $next = 0; $used = 0; $resident = 0
             foreach ($range in $map) {
-                $range.Start | Should -Be $next
-                $next += $range.Length; $used += $range.UsedBytes; $resident += $range.ResidentBytes
-                if ($granularity -eq 4KB) { [Math]::Max([Math]::Max($range.UsedBytes, $range.FreeBytes), [Math]::Max($range.NeverTouchedBytes, $range.BalloonedBytes)) | Should -Be $range.Length }
+                $range.StartBytes | Should -Be $next
+                $next += $range.LengthBytes; $used += $range.UsedBytes; $resident += $range.ResidentBytes
+                if ($granularity -eq 4KB) { [Math]::Max([Math]::Max($range.UsedBytes, $range.FreeBytes), [Math]::Max($range.NeverTouchedBytes, $range.BalloonedBytes)) | Should -Be $range.LengthBytes }
             }
 
             $next | Should -Be 256MB
@@ -34,7 +34,7 @@ Describe 'Get-VmMemoryMap' {
     It 'gives each part by itself if wished' {
         $parts = @(Get-KvmVm shared | Get-VmMemoryMap -Granularity 16MB -Unmerged)
         $parts | Should -HaveCount 16
-        foreach ($part in $parts) { $part.Length | Should -Be 16MB }
+        foreach ($part in $parts) { $part.LengthBytes | Should -Be 16MB }
     }
 
     It 'takes names with wildcards, from the pipeline too' {
