@@ -43,8 +43,8 @@ public sealed partial class TroubleshootingPageTests
     {
         IEnumerable<string> failures = typeof(Failure).GetMethods(BindingFlags.Public | BindingFlags.Static)
             .Where(m => m.ReturnType == typeof(FCtransException)).Select(m => m.Name);
-        IEnumerable<string> records = Directory.EnumerateFiles(Path.Combine(s_root, "Cmdlets"), "*.cs", SearchOption.AllDirectories)
-            .Where(f => !f.Contains("/obj/") && !f.Contains("/bin/"))
+        IEnumerable<string> records = Directory.EnumerateFiles(Path.Combine(s_root, "Cmdlets"), "*", SearchOption.AllDirectories)
+            .Where(f => Path.GetExtension(f) is ".cs" or ".psm1" && !f.Contains("/obj/") && !f.Contains("/bin/"))
             .SelectMany(f => RecordId().Matches(File.ReadAllText(f)).Select(m => m.Groups[1].Value));
         return failures.Concat(records).Distinct();
     }
@@ -55,6 +55,6 @@ public sealed partial class TroubleshootingPageTests
     [GeneratedRegex("^### ([A-Z][A-Za-z]+)$", RegexOptions.Multiline)]
     private static partial Regex Heading();
 
-    [GeneratedRegex("new ErrorRecord\\([^;]*?, \"([A-Z][A-Za-z]+)\"", RegexOptions.Singleline)]
+    [GeneratedRegex("(?:new ErrorRecord|\\[Management\\.Automation\\.ErrorRecord\\]::new)\\([^;]*?,\\s+[\"']([A-Z][A-Za-z]+)[\"']", RegexOptions.Singleline)]
     private static partial Regex RecordId();
 }
