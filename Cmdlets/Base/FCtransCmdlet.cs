@@ -147,6 +147,10 @@ public abstract class FCtransCmdlet : PSCmdlet, IDisposable
         return all;
     }
 
+    /// <summary>The same for VMs that are meant: where these are hosts and no parameter names any, nobody else need be asked.</summary>
+    private protected KvmHost[] Hosts(KvmHostReference[]? named, IReadOnlyCollection<VmReference> vms) => Hosts(
+        named is null && vms.Count > 0 && vms.All(v => v.Host is not null) ? [.. vms.Select(v => new KvmHostReference(v.Host!))] : named);
+
     /// <summary>Asks every host at once and gives the answers in the hosts' order; a host that fails gets its error.</summary>
     private protected void ForHosts<T>(
         IReadOnlyCollection<KvmHost> hosts, Func<KvmHost, CancellationToken, Task<T>> ask, Action<KvmHost, T> answered,

@@ -15,14 +15,15 @@ public abstract class MigrationCmdlet : FCtransCmdlet
     [ValidateNotNull]
     public SplitMigration Migration { get; set; } = null!;
 
-    /// <summary>The migration's id.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = IdSet)]
-    [ValidateNotNullOrEmpty]
+    /// <summary>The migration's id. Of what comes through the pipeline it says which of a VM's migrations is meant.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = IdSet, ValueFromPipelineByPropertyName = true)]
+    [AllowEmptyString]
     [ArgumentCompleter(typeof(SplitIdCompleter))]
     public string SplitId { get; set; } = "";
 
-    /// <summary>VMs, or names of VMs, with wildcards; of each the newest migration is meant.</summary>
-    [Parameter(Mandatory = true, Position = 0, ParameterSetName = VMSet, ValueFromPipeline = true)]
+    /// <summary>VMs, or names of VMs, with wildcards, or hosts: all VMs that they move; of each the newest migration is meant.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = VMSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Parameter(ParameterSetName = IdSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [ValidateNotNull]
     [SupportsWildcards]
@@ -36,7 +37,13 @@ public abstract class MigrationCmdlet : FCtransCmdlet
     /// <param name="part">Is told too whether the VM was found by wildcards, and not named.</param>
     private protected void ForMigrations(Action<SplitMigration, bool> part)
     {
-        string? id = ParameterSetName switch { MigrationSet => Migration.SplitId, IdSet => SplitId, _ => null };
+        // A VM's object has an id too, of the split that it is a part of, or none; what is meant is its newest migration all the same.
+        string? id = ParameterSetName switch
+        {
+            MigrationSet => Migration.SplitId,
+            IdSet when VM.Length == 0 || (SplitId.Length > 0 && !VM[0].IsObject) => SplitId,
+            _ => null,
+        };
         if (id is not null)
         {
             ForItem(id, () => part(Await(stop => SplitMigrationCatalog.FindAsync(id, stop)), false));

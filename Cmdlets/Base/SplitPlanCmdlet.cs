@@ -7,7 +7,7 @@ namespace FCtrans.Commands;
 public abstract class SplitPlanCmdlet : VmCmdlet
 {
     /// <summary>The host that is to run the VM's processors.</summary>
-    [Parameter(Mandatory = true, Position = 1)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     [ValidateNotNull]
     public KvmHostReference MainHost { get; set; } = null!;
@@ -16,14 +16,14 @@ public abstract class SplitPlanCmdlet : VmCmdlet
     /// The hosts that are to hold the rest of its memory; with a limit: <c>@{ KvmHost = 'sub1'; Memory = 64GB }</c>. Of the hosts that a name
     /// with wildcards matches, the main host and the source are left out.
     /// </summary>
-    [Parameter(Mandatory = true, Position = 2)]
+    [Parameter(Mandatory = true, Position = 2, ValueFromPipelineByPropertyName = true)]
     [ArgumentCompleter(typeof(KvmHostCompleter))]
     [ValidateNotNull]
     [SupportsWildcards]
     public KvmHostReference[] SubHost { get; set; } = [];
 
     /// <summary>At most this much of the guest's memory stays on the main host: bytes (8GB) or a share of it (25%).</summary>
-    [Parameter(Mandatory = true, Position = 3)]
+    [Parameter(Mandatory = true, Position = 3, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNull]
     public MemorySize MainMemory { get; set; } = null!;
 

@@ -7,7 +7,7 @@ namespace FCtrans.Commands;
 /// <summary>What cmdlets share that change split VMs: finding the workers that page them.</summary>
 public abstract class SplitVmCmdlet : FCtransCmdlet
 {
-    /// <summary>Split VMs (from Get-VmRemotePaging or Get-KvmVm), or their names with wildcards.</summary>
+    /// <summary>Split VMs (from Get-VmRemotePaging or Get-KvmVm), or their names with wildcards; or main hosts: all split VMs there.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [ValidateNotNull]
@@ -30,7 +30,9 @@ public abstract class SplitVmCmdlet : FCtransCmdlet
     {
         foreach (VmReference reference in VM)
         {
-            foreach ((KvmHost main, WorkerSummary worker) in FindMainWorkers(reference))
+            (KvmHost Host, WorkerSummary Worker)[] found = [];
+            ForItem(reference.ToString(), () => found = FindMainWorkers(reference));
+            foreach ((KvmHost main, WorkerSummary worker) in found)
             {
                 ForItem(worker.Spec.VmName, () => Change(main, worker));
             }
@@ -48,7 +50,7 @@ public abstract class SplitVmCmdlet : FCtransCmdlet
     /// <summary>The main workers of the VMs; none when there is none, after an error that says so unless there were wildcards.</summary>
     private (KvmHost Host, WorkerSummary Worker)[] FindMainWorkers(VmReference vm)
     {
-        KvmHost[] hosts = Hosts(KvmHost);
+        KvmHost[] hosts = Hosts(KvmHost, [vm]);
         var found = new List<(KvmHost Host, WorkerSummary Worker)>();
         bool complete = hosts.Length > 0;
         ForHosts(
@@ -56,7 +58,7 @@ public abstract class SplitVmCmdlet : FCtransCmdlet
             async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
             (host, workers) => found.AddRange(workers.Where(w => w.Spec?.Role == WorkerRole.Main && w.Running).Select(w => (host, w))),
             () => complete = false);
-        (KvmHost Host, WorkerSummary Worker)[] meant = vm.Pick(found, f => f.Worker.Spec.VmName);
+        (KvmHost Host, WorkerSummary Worker)[] meant = vm.Pick(found, f => f.Worker.Spec.VmName, (f, host) => f.Host.Connection == host.Connection);
         if (meant.Length == 0 && complete && !vm.IsPattern)
         {
             WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{vm}'"), vm.ToString()));

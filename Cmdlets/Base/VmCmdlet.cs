@@ -5,7 +5,7 @@ namespace FCtrans.Commands;
 /// <summary>What cmdlets share that look at the memory of VMs, wherever they run.</summary>
 public abstract class VmCmdlet : FCtransCmdlet
 {
-    /// <summary>VMs, or names of VMs on connected hosts, with wildcards.</summary>
+    /// <summary>VMs, or names of VMs on connected hosts, with wildcards; or hosts: all VMs there.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [ValidateNotNull]

@@ -4,10 +4,14 @@ using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
-/// <summary>A VM as a parameter takes it: the object from Get-KvmVm, or the name of a VM on one of the connected hosts.</summary>
+/// <summary>
+/// VMs as a parameter takes them: the object from Get-KvmVm, the name of a VM on one of the connected hosts, a name with wildcards, or a
+/// host, which means all VMs there.
+/// </summary>
 public sealed class VmReference
 {
     private readonly KvmVm? _vm;
+    private readonly KvmHost? _host;
     private readonly string _name;
 
     /// <summary>A VM by its object.</summary>
@@ -17,20 +21,60 @@ public sealed class VmReference
         _name = vm.Name;
     }
 
+    /// <summary>
+    /// All VMs of a host. Without this a host that comes through the pipeline would be taken for a VM of its name, as it has one.
+    /// </summary>
+    public VmReference(KvmHost host)
+    {
+        _host = host;
+        _name = host.Name;
+    }
+
     /// <summary>A VM by its name; looked up on all connected hosts when it is used.</summary>
     public VmReference(string name) => _name = name;
 
     /// <inheritdoc/>
     public override string ToString() => _name;
 
-    /// <summary>Whether this is a name with wildcards: of those, none may match. A VM's object means its very name.</summary>
-    internal bool IsPattern => _vm is null && WildcardPattern.ContainsWildcardCharacters(_name);
+    /// <summary>Whether none may be meant: by a name with wildcards, or a host. A VM's object means its very name.</summary>
+    internal bool IsPattern => _host is not null || (_vm is null && WildcardPattern.ContainsWildcardCharacters(_name));
+
+    /// <summary>The host, of all of whose VMs this is the name.</summary>
+    internal KvmHost? Host => _host;
+
+    /// <summary>Does nothing, unless a host that is meant is connected no more.</summary>
+    /// <exception cref="FCtransException">HostNotConnected.</exception>
+    internal void CheckHost()
+    {
+        if (_host is { IsDisconnected: true } host)
+        {
+            throw Failure.HostNotConnected(host.Name);
+        }
+    }
+
+    /// <summary>Whether this is one VM's object.</summary>
+    internal bool IsObject => _vm is not null;
+
+    /// <summary>Whether this VM of this host is meant; what needs to know all VMs that there are to be told apart, <see cref="Pick"/> does.</summary>
+    internal bool Matches(KvmHost host, string name) => _host is not null
+        ? _host.Connection == host.Connection
+        : IsPattern
+            ? new WildcardPattern(_name, WildcardOptions.IgnoreCase).IsMatch(name)
+            : string.Equals(name, _name, StringComparison.OrdinalIgnoreCase);
 
     /// <summary>Picks what is about the VMs that are meant, whether they run any more or not.</summary>
     /// <param name="all">What there is.</param>
     /// <param name="nameOf">The name of its VM.</param>
-    internal T[] Pick<T>(IEnumerable<T> all, Func<T, string> nameOf)
+    /// <param name="isOn">Whether it is on a host.</param>
+    /// <exception cref="FCtransException">HostNotConnected: the host that was meant.</exception>
+    internal T[] Pick<T>(IEnumerable<T> all, Func<T, string> nameOf, Func<T, KvmHost, bool> isOn)
     {
+        CheckHost();
+        if (_host is { } host)
+        {
+            return [.. all.Where(a => isOn(a, host))];
+        }
+
         if (IsPattern)
         {
             var pattern = new WildcardPattern(_name, WildcardOptions.IgnoreCase);
@@ -41,6 +85,16 @@ public sealed class VmReference
 
         // QEMU tells big letters from small: where both are there, the one that was written is meant.
         return found.Any(a => nameOf(a) == _name) ? [.. found.Where(a => nameOf(a) == _name)] : found;
+    }
+
+    /// <summary>
+    /// Picks the VMs that are meant as they are now. A VM's object is that VM where it was; if it has left there, wherever it is.
+    /// </summary>
+    /// <exception cref="FCtransException">HostNotConnected: the host that was meant.</exception>
+    internal KvmVm[] PickNow(IEnumerable<KvmVm> all)
+    {
+        KvmVm[] found = Pick(all, v => v.Name, IsOn);
+        return _vm is not null && found.Any(v => IsOn(v, _vm.KvmHost)) ? [.. found.Where(v => IsOn(v, _vm.KvmHost))] : found;
     }
 
     /// <summary>The VM's object.</summary>
@@ -55,7 +109,7 @@ public sealed class VmReference
         return One(_name, await SearchAsync(cancellation).ConfigureAwait(false));
     }
 
-    /// <summary>The VMs' objects: one, or all that a name with wildcards matches, by their names; none is no error then.</summary>
+    /// <summary>The VMs' objects: one, or all that a name with wildcards or a host means, by their names; none is no error then.</summary>
     /// <exception cref="FCtransException">VmNotFound, VmAmbiguous, HostNotConnected.</exception>
     internal async Task<KvmVm[]> ResolveAllAsync(CancellationToken cancellation)
     {
@@ -71,9 +125,21 @@ public sealed class VmReference
             .OrderBy(v => v.Name, StringComparer.OrdinalIgnoreCase)];
     }
 
-    private Task<KvmVm[]> SearchAsync(CancellationToken cancellation) => HostRegistry.SearchAsync(
-        h => h.ListVmsAsync(cancellation),
-        all => Pick(all.SelectMany(p => p.Answer.Select(v => new KvmVm(p.Host, v))), v => v.Name));
+    private async Task<KvmVm[]> SearchAsync(CancellationToken cancellation)
+    {
+        CheckHost();
+        if (_host is { } host)
+        {
+            // What other hosts answer does not matter, nor whether they do.
+            return [.. (await host.Connection.ListVmsAsync(cancellation).ConfigureAwait(false)).Select(v => new KvmVm(host, v))];
+        }
+
+        return await HostRegistry.SearchAsync(
+            h => h.ListVmsAsync(cancellation),
+            all => Pick(all.SelectMany(p => p.Answer.Select(v => new KvmVm(p.Host, v))), v => v.Name, IsOn)).ConfigureAwait(false);
+    }
+
+    private static bool IsOn(KvmVm vm, KvmHost host) => vm.KvmHost.Connection == host.Connection;
 
     private static KvmVm One(string name, KvmVm[] found)
     {

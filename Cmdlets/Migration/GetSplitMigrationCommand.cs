@@ -9,7 +9,7 @@ namespace FCtrans.Commands;
 [OutputType(typeof(SplitMigration))]
 public sealed class GetSplitMigrationCommand : FCtransCmdlet
 {
-    /// <summary>VMs, or names of VMs with wildcards. Default: all.</summary>
+    /// <summary>VMs, or names of VMs with wildcards; or hosts: all that they take part in. Default: all.</summary>
     [Parameter(Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [SupportsWildcards]
@@ -46,7 +46,12 @@ public sealed class GetSplitMigrationCommand : FCtransCmdlet
             .Where(m => id is null || string.Equals(m.SplitId, id, StringComparison.OrdinalIgnoreCase))];
         foreach (VmReference vm in VM ?? [new VmReference("*")])
         {
-            SplitMigration[] matching = vm.Pick(all, m => m.VM);
+            SplitMigration[] matching = [];
+            if (!ForItem(vm.ToString(), () => matching = vm.Pick(all, m => m.VM, SplitMigrationCatalog.IsOn)))
+            {
+                continue;
+            }
+
             WriteObject(matching, enumerateCollection: true);
             if (matching.Length == 0 && complete && hosts.Length > 0
                 && (id is not null || !vm.IsPattern))

@@ -29,9 +29,13 @@ internal static class SplitMigrationCatalog
     public static async Task<SplitMigration[]> FindNewestAsync(VmReference vm, CancellationToken stop)
     {
         SplitMigration[] found = await SearchAsync(
-            all => vm.Pick(all, m => m.VM).GroupBy(m => m.VM).Select(g => g.Last()), stop).ConfigureAwait(false);
+            all => vm.Pick(all, m => m.VM, IsOn).GroupBy(m => m.VM).Select(g => g.Last()), stop).ConfigureAwait(false);
         return found.Length > 0 || vm.IsPattern ? found : throw Failure.MigrationNotFound($"of a VM '{vm}'");
     }
+
+    /// <summary>Whether a host takes part in a migration, in whatever part.</summary>
+    public static bool IsOn(SplitMigration migration, KvmHost host) =>
+        migration.SubHosts.Prepend(migration.MainHost).Prepend(migration.SourceHost).Contains(host.Name, StringComparer.OrdinalIgnoreCase);
 
     private static Task<SplitMigration[]> SearchAsync(
         Func<IEnumerable<SplitMigration>, IEnumerable<SplitMigration>> pick, CancellationToken stop) => HostRegistry.SearchAsync(

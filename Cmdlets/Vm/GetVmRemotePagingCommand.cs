@@ -13,9 +13,9 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
     private const string OnceSet = "Once";
     private const string ContinuousSet = "Continuous";
 
-    private readonly List<string> _watched = [];
+    private readonly List<VmReference> _watched = [];
 
-    /// <summary>VMs (also as they were before their migration), or names of VMs with wildcards. Default: all.</summary>
+    /// <summary>VMs (also as they were before their migration), or names of VMs with wildcards; or main hosts: all split VMs there. Default: all.</summary>
     [Parameter(Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [SupportsWildcards]
@@ -40,28 +40,27 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
-        string[] names = VM is null ? ["*"] : [.. VM.Select(v => v.ToString())];
+        VmReference[] vms = [.. (VM ?? [new VmReference("*")]).Where(v => ForItem(v.ToString(), v.CheckHost))];
         if (Continuous)
         {
-            _watched.AddRange(names);
+            _watched.AddRange(vms);
         }
-        else
+        else if (vms.Length > 0)
         {
-            Look(names);
+            Look(vms);
         }
     }
 
     /// <inheritdoc/>
     protected override void EndProcessing()
     {
-        if (!Continuous)
+        if (!Continuous || _watched.Count == 0)
         {
             return;
         }
 
-        KvmHost[] hosts = Hosts(KvmHost);
-        WildcardPattern[] patterns = [.. _watched.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
-        var sampler = new PagingSampler(name => patterns.Any(p => p.IsMatch(name)));
+        KvmHost[] hosts = Hosts(KvmHost, _watched);
+        var sampler = new PagingSampler((host, name) => _watched.Any(v => v.Matches(host, name)));
         HashSet<string> met = [];
         bool complete = true;
         do
@@ -69,27 +68,26 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
             ForHosts(
                 hosts,
                 (host, stop) => host.Connection.ListWorkersAsync(stop),
-                (host, workers) => WriteObject(sampler.Take(host, workers, met).ToArray(), enumerateCollection: true),
+                (host, workers) => WriteObject(sampler.Take(host, workers, met).Select(t => t.Since).OfType<VmRemotePagingSample>().ToArray(), enumerateCollection: true),
                 () => complete = false);
-            foreach (string name in _watched.Where(n => complete && !WildcardPattern.ContainsWildcardCharacters(n) && !met.Contains(n, StringComparer.OrdinalIgnoreCase)))
+            foreach (VmReference vm in _watched.Where(v => complete && !v.IsPattern && !met.Contains(v.ToString(), StringComparer.OrdinalIgnoreCase)))
             {
-                WriteError(NotFound(name));
+                WriteError(NotFound(vm));
             }
 
             // Said once; and who is not there at first may come yet.
             complete = false;
         }
-        while (hosts.Length > 0 && (met.Count > 0 || _watched.Any(WildcardPattern.ContainsWildcardCharacters)) && Pause(TimeSpan.FromSeconds(Interval)));
+        while (hosts.Length > 0 && (met.Count > 0 || _watched.Any(v => v.IsPattern)) && Pause(TimeSpan.FromSeconds(Interval)));
     }
 
-    private static ErrorRecord NotFound(string name) => Errors.Record(Failure.MigrationNotFound($"of a VM '{name}'"), name);
+    private static ErrorRecord NotFound(VmReference vm) => Errors.Record(Failure.MigrationNotFound($"of a VM '{vm}'"), vm.ToString());
 
-    private void Look(string[] names)
+    private void Look(VmReference[] vms)
     {
-        var patterns = names.Select(n => (Text: n, Pattern: new WildcardPattern(n, WildcardOptions.IgnoreCase))).ToArray();
-        var met = new HashSet<string>();
+        var met = new HashSet<VmReference>();
         bool complete = true;
-        KvmHost[] hosts = Hosts(KvmHost);
+        KvmHost[] hosts = Hosts(KvmHost, vms);
         ForHosts(
             hosts,
             async (host, stop) => await host.Connection.ListWorkersAsync(stop).ConfigureAwait(false),
@@ -97,7 +95,7 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
             {
                 foreach (WorkerSummary worker in workers.Where(w => w.Spec?.Role == WorkerRole.Main && w.Status?.Paging is not null))
                 {
-                    string[] matching = [.. patterns.Where(p => p.Pattern.IsMatch(worker.Spec.VmName)).Select(p => p.Text)];
+                    VmReference[] matching = [.. vms.Where(v => v.Matches(host, worker.Spec.VmName))];
                     if (matching.Length > 0)
                     {
                         met.UnionWith(matching);
@@ -106,9 +104,9 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
                 }
             },
             () => complete = false);
-        foreach (string name in names.Where(n => complete && hosts.Length > 0 && !met.Contains(n) && !WildcardPattern.ContainsWildcardCharacters(n)))
+        foreach (VmReference vm in vms.Where(v => complete && hosts.Length > 0 && !met.Contains(v) && !v.IsPattern))
         {
-            WriteError(NotFound(name));
+            WriteError(NotFound(vm));
         }
     }
 }

@@ -1,5 +1,4 @@
 using System.Management.Automation;
-using System.Management.Automation.Host;
 using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
@@ -39,24 +38,9 @@ public sealed class ShowVmMemoryMapCommand : VmCmdlet
     }
 
     /// <summary>The terminal's, less the line of the prompt that follows; a usual one's where there is none.</summary>
-    private (int Width, int Height) Window()
-    {
-        if (Console.IsOutputRedirected)
-        {
-            return (UsualWidth, UsualHeight);
-        }
-
-        try
-        {
-            Size size = Host.UI.RawUI.WindowSize;
-            return size.Width >= 40 && size.Height >= 10 ? (size.Width, size.Height - 1) : (UsualWidth, UsualHeight);
-        }
-        catch (Exception e) when (e is HostException or NotImplementedException or NotSupportedException or InvalidOperationException or NullReferenceException)
-        {
-            // A host without a screen.
-            return (UsualWidth, UsualHeight);
-        }
-    }
+    private (int Width, int Height) Window() => TerminalWindow.SizeOf(Host) is ( >= 40 and var width, >= 10 and var height)
+        ? (width, height - 1)
+        : (UsualWidth, UsualHeight);
 
     private bool HasColours() => !Console.IsOutputRedirected && MyInvocation.PipelinePosition == MyInvocation.PipelineLength
         && Host.UI is { SupportsVirtualTerminal: true }

@@ -1,8 +1,6 @@
 using System.Management.Automation;
-using System.Text;
 using FCtrans.Client;
 using FCtrans.Contracts;
-using FCtrans.Loader;
 
 namespace FCtrans.Commands;
 
@@ -14,11 +12,10 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     // xterm's control sequences: the other screen, which leaves this one as it was, and its cursor.
     private const string EnterScreen = "\u001b[?1049h\u001b[?25l";
     private const string LeaveScreen = "\u001b[?25h\u001b[?1049l";
-    private const string Home = "\u001b[H";
-    private const string ClearLine = "\u001b[K";
-    private const string ClearRest = "\u001b[J";
+    private const int UsualWidth = 80;
+    private const int UsualHeight = 24;
 
-    /// <summary>Split VMs (also as they were before their migration), or names of VMs with wildcards. Default: all.</summary>
+    /// <summary>Split VMs (also as they were before their migration), or names of VMs with wildcards; or main hosts: all split VMs there. Default: all.</summary>
     [Parameter(Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("Name")]
     [SupportsWildcards]
@@ -45,16 +42,16 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     [Parameter]
     public SwitchParameter AsObject { get; set; }
 
-    private readonly List<string> _watched = [];
+    private readonly List<VmReference> _watched = [];
 
     /// <inheritdoc/>
-    protected override void ProcessRecord() => _watched.AddRange(VM?.Select(v => v.ToString()) ?? ["*"]);
+    protected override void ProcessRecord() =>
+        _watched.AddRange((VM ?? [new VmReference("*")]).Where(v => ForItem(v.ToString(), v.CheckHost)));
 
     /// <inheritdoc/>
     protected override void EndProcessing()
     {
-        KvmHost[] hosts = Hosts(KvmHost);
-        if (hosts.Length == 0)
+        if (_watched.Count == 0 || Hosts(KvmHost, _watched) is not { Length: > 0 } hosts)
         {
             return;
         }
@@ -62,17 +59,16 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         // Objects when something is done with them: the last command of a line on a terminal draws.
         bool draw = !AsObject && !Console.IsOutputRedirected && MyInvocation.PipelinePosition == MyInvocation.PipelineLength
             && Host.UI is { SupportsVirtualTerminal: true };
-        WildcardPattern[] patterns = [.. _watched.Select(n => new WildcardPattern(n, WildcardOptions.IgnoreCase))];
-        var sampler = new PagingSampler(name => patterns.Any(p => p.IsMatch(name)));
+        var sampler = new PagingSampler((host, name) => _watched.Any(v => v.Matches(host, name)));
         HashSet<string> met = [];
         bool complete = true;
-        Look(hosts, sampler, met, () => complete = false);
-        foreach (string name in _watched.Where(n => complete && !WildcardPattern.ContainsWildcardCharacters(n) && !met.Contains(n, StringComparer.OrdinalIgnoreCase)))
+        List<(VmRemotePaging Now, VmRemotePagingSample? Since)> seen = Look(hosts, sampler, met, () => complete = false);
+        foreach (VmReference vm in _watched.Where(v => complete && !v.IsPattern && !met.Contains(v.ToString(), StringComparer.OrdinalIgnoreCase)))
         {
-            WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{name}'"), name));
+            WriteError(Errors.Record(Failure.MigrationNotFound($"of a VM '{vm}'"), vm.ToString()));
         }
 
-        if (met.Count == 0 && !_watched.Any(WildcardPattern.ContainsWildcardCharacters))
+        if (met.Count == 0 && !_watched.Any(v => v.IsPattern))
         {
             return;
         }
@@ -84,16 +80,21 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
 
         try
         {
+            if (draw)
+            {
+                Draw(seen);
+            }
+
             for (int i = 0; (Count == 0 || i < Count) && Pause(TimeSpan.FromSeconds(Interval)); i++)
             {
-                VmRemotePagingSample[] samples = Look(hosts, sampler);
+                seen = Look(hosts, sampler);
                 if (draw)
                 {
-                    Host.UI.Write(Picture(samples));
+                    Draw(seen);
                 }
                 else
                 {
-                    WriteObject(samples, enumerateCollection: true);
+                    WriteObject(seen.Select(s => s.Since).OfType<VmRemotePagingSample>().ToArray(), enumerateCollection: true);
                 }
             }
         }
@@ -106,43 +107,21 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
         }
     }
 
-    private VmRemotePagingSample[] Look(KvmHost[] hosts, PagingSampler sampler, HashSet<string>? met = null, Action? failed = null)
+    private List<(VmRemotePaging Now, VmRemotePagingSample? Since)> Look(KvmHost[] hosts, PagingSampler sampler, HashSet<string>? met = null, Action? failed = null)
     {
-        var samples = new List<VmRemotePagingSample>();
+        var seen = new List<(VmRemotePaging, VmRemotePagingSample?)>();
         ForHosts(
             hosts,
             (host, stop) => host.Connection.ListWorkersAsync(stop),
-            (host, workers) => samples.AddRange(sampler.Take(host, workers, met)),
+            (host, workers) => seen.AddRange(sampler.Take(host, workers, met)),
             failed);
-        return [.. samples];
+        return seen;
     }
 
-    private static string Picture(VmRemotePagingSample[] samples)
+    /// <summary>The window may have become another since the last time.</summary>
+    private void Draw(List<(VmRemotePaging Now, VmRemotePagingSample? Since)> seen)
     {
-        const int barWidth = 40;
-        var text = new StringBuilder(Home);
-        void Line(string line) => text.Append(line).Append(ClearLine).Append("\r\n");
-        Line($"Remote paging at {DateTime.Now:HH:mm:ss}; Ctrl+C ends.");
-        Line("");
-        if (samples.Length == 0)
-        {
-            Line("No split VM runs on these hosts.");
-        }
-
-        foreach (VmRemotePagingSample sample in samples)
-        {
-            double whole = Math.Max(1, (double)sample.ResidentBytes + sample.RemoteBytes + sample.UnusedBytes);
-            int resident = (int)Math.Round(barWidth * sample.ResidentBytes / whole);
-            int remote = Math.Min(barWidth - resident, (int)Math.Round(barWidth * sample.RemoteBytes / whole));
-            Line($"{sample.VM} ({sample.State})");
-            Line($"  [{new string('#', resident)}{new string('=', remote)}{new string('.', barWidth - resident - remote)}]  "
-                + $"# resident {Display.Bytes(sample.ResidentBytes)}  = remote {Display.Bytes(sample.RemoteBytes)}  . unused {Display.Bytes(sample.UnusedBytes)}");
-            Line($"  in {sample.PageInsPerSecond,9:N0} pages/s ({Display.Bytes(sample.BytesInPerSecond)}/s)   out {sample.PageOutsPerSecond,9:N0} pages/s "
-                + $"({Display.Bytes(sample.BytesOutPerSecond)}/s)   fresh {sample.UnusedFaultsPerSecond,9:N0} pages/s");
-            Line($"  the guest waits {sample.RemoteFaultMedianMicroseconds:N0} µs (99 %: {sample.RemoteFaultP99Microseconds:N0} µs) for a remote page; errors: {sample.Errors}");
-            Line("");
-        }
-
-        return text.Append(ClearRest).ToString();
+        (int width, int height) = TerminalWindow.SizeOf(Host) ?? (UsualWidth, UsualHeight);
+        Host.UI.Write(PagingScreen.Draw(seen, DateTime.Now, width, height));
     }
 }

@@ -9,6 +9,7 @@ BeforeAll {
     function Sort-Object { process { $_ } }
     function Select-Object { param([Parameter(ValueFromPipeline)] $InputObject, [int] $First, [int] $Last, [object[]] $Property, [string] $ExpandProperty) process { $InputObject } }
     function Out-File { process { } }
+    function Import-Csv { [pscustomobject] @{ VM = 'bigvm'; MainHost = 'kvm2'; SubHost = 'kvm*'; MainMemory = '25%' } }
     # What goes on for ever is stopped, as by Ctrl+C, after two objects.
     function Limit-Output { begin { $count = 0 } process { $_; if (++$count -eq 2) { break } } }
     function Read-Host { $secure = [Security.SecureString]::new(); $secure.AppendChar('x'); $secure }

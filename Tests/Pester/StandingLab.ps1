@@ -6,7 +6,7 @@
 . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1')) -KeepStandingLab
 
 if (-not $global:FCtransStandingLab) {
-    $standing = @{ Lab = New-Lab; Host = [ordered] @{}; Guest = @{}; Split = $null; Second = $null }
+    $standing = @{ Lab = New-Lab; Host = [ordered] @{}; Guest = @{}; Split = $null; BeforeSplit = $null; Second = $null }
     foreach ($entry in @('source', 1GB), @('main', 1GB), @('sub', 1GB), @('sub2', 1GB), @('one', 256MB), @('two', 256MB), @('tiny', 32MB)) {
         $standing.Host[$entry[0]] = New-LabHost -Name $entry[0] -ShmSize $entry[1]
     }
@@ -40,6 +40,7 @@ function Get-StandingSplit {
         $guest = Start-LabGuest -LabHost $standing.Host.source -Name paged -Memory 256MB
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 64'
         $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1'
+        $standing.BeforeSplit = Get-KvmVm paged -KvmHost source
         $standing.Split = Start-SplitMigration paged -MainHost main -SubHost sub, sub2 -MainMemory 64MB
         Move-LabGuestConsole -Guest $guest -LabHost $standing.Host.main
         $standing.Guest.paged = $guest
@@ -104,6 +105,32 @@ function Start-Cmdlet([string] $Name, [hashtable] $Parameter = @{}) {
     [pscustomobject] @{ Shell = $shell; Output = $output }
 }
 
+<# A PowerShell of its own whose output goes into a pipe, and that has connected to a standing host of ours, runs a script; its lines up to the one that is looked for. #>
+function Read-Redirected([string] $HostName, [string] $Script, [string] $Until) {
+    $address = $labHost[$HostName].Address
+    $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
+    $whole = "Import-Module '$root/out/FCtrans/FCtrans.psd1'; `$null = Connect-KvmHost '$address' -KeyFile '$($lab.KeyPath)' -KnownHostsFile '$($lab.KnownHostsPath)' -Name $HostName; $Script"
+    foreach ($argument in '-NoProfile', '-NonInteractive', '-Command', $whole) { $start.ArgumentList.Add($argument) }
+    $start.RedirectStandardOutput = $true
+    $process = [Diagnostics.Process]::Start($start)
+    $lines = [Collections.Generic.List[string]]::new()
+    try {
+        do {
+            $line = $process.StandardOutput.ReadLineAsync()
+            if (-not $line.Wait(60000)) { throw "Nothing came for 60 s after: $($lines -join "`n")" }
+            if ($null -eq $line.Result) { throw "It ended with: $($lines -join "`n")" }
+            $lines.Add($line.Result)
+        } until ($line.Result -match $Until)
+        $process.HasExited | Should -BeFalse
+    }
+    finally {
+        if (-not $process.HasExited) { $process.Kill() }
+        $process.WaitForExit()
+    }
+
+    $lines
+}
+
 <# Ctrl+C: the cmdlet ends at once, and as stopped. #>
 function Stop-Cmdlet($Started) {
     try {
@@ -112,6 +139,22 @@ function Stop-Cmdlet($Started) {
         $Started.Shell.Streams.Error | Should -HaveCount 0
     }
     finally { $Started.Shell.Dispose() }
+}
+
+<# Of progress, every line that was begun was ended, those below another before that; a console would keep them. #>
+function Assert-ProgressEnded([object[]] $Record) {
+    @($Record).Count | Should -BeGreaterThan 1
+    $open = [Collections.Generic.Dictionary[int, int]]::new()
+    foreach ($one in $Record) {
+        if ("$($one.RecordType)" -eq 'Completed') {
+            $open.ContainsKey($one.ActivityId) | Should -BeTrue
+            $null = $open.Remove($one.ActivityId)
+            @($open.Values | Where-Object { $_ -eq $one.ActivityId }) | Should -HaveCount 0
+        }
+        else { $open[$one.ActivityId] = $one.ParentActivityId }
+    }
+
+    $open.Count | Should -Be 0
 }
 
 <# The agent of a host stands still, so that whoever asks it waits. #>

@@ -18,6 +18,7 @@ Describe 'Export-SplitMigrationReport' {
         $file = $split | Export-SplitMigrationReport -Path "$place/piped.html" -PassThru
         Assert-Output Export-SplitMigrationReport $file
         $file.FullName | Should -Be "$place/piped.html"
+        (Get-VmRemotePaging paged | Export-SplitMigrationReport -Path "$place/paging.html" -PassThru).Length | Should -BeGreaterThan 5000
         (Export-SplitMigrationReport -SplitId $split.SplitId -Path "$place/id.html" -PassThru).Length | Should -BeGreaterThan 5000
     }
 

@@ -21,6 +21,29 @@ Describe 'Get-KvmVm' {
         Get-KvmVm -KvmHost tiny | Should -BeNullOrEmpty
     }
 
+    It 'takes names, VMs and what names a VM from the pipeline' {
+        @('private', 'sh*' | Get-KvmVm).Name -join ' ' | Should -Be 'private shared'
+        $vm = Get-KvmVm -VM shared
+        $again = $vm | Get-KvmVm
+        "$($again.Name) $($again.HostName)" | Should -Be 'shared source'
+        [object]::ReferenceEquals($again, $vm) | Should -BeFalse
+        ([pscustomobject] @{ VM = 'shared'; SplitId = '' } | Get-KvmVm).Name | Should -Be 'shared'
+        ([pscustomobject] @{ KvmHost = 'source'; Name = 'private' } | Get-KvmVm).Name | Should -Be 'private'
+        Get-KvmHost tiny | Get-KvmVm | Should -BeNullOrEmpty
+        @(Get-KvmHost source | Get-KvmVm).Name | Should -Contain 'private'
+        Assert-Failure ({ 'source' | Get-KvmVm -ErrorAction Stop } | Should -Throw -PassThru) VmNotFound ObjectNotFound source
+        Assert-Failure ({ $vm | Get-KvmVm -KvmHost tiny -ErrorAction Stop } | Should -Throw -PassThru) VmNotFound ObjectNotFound shared
+    }
+
+    It 'finds a VM again that has been moved, by its object and by its migration' {
+        $null = Get-StandingSplit
+        $before = $global:FCtransStandingLab.BeforeSplit
+        "$($before.HostName) $(($before | Get-KvmVm).HostName) $((Get-KvmVm $before).HostName)" | Should -Be 'source main main'
+        (Get-SplitMigration paged | Get-KvmVm).HostName | Should -Be 'main'
+        (Get-VmRemotePaging paged | Get-KvmVm).HostName | Should -Be 'main'
+        $null = Connect-StandingHost source, tiny
+    }
+
     It 'describes a VM' {
         $vm = Get-KvmVm shared -KvmHost $source
         $vm.MemoryBytes | Should -Be 256MB

@@ -19,6 +19,13 @@ Describe 'Get-SplitMigration' {
         foreach ($same in ('paged' | Get-SplitMigration), (Get-KvmVm paged | Get-SplitMigration), ($split | Get-SplitMigration)) { $same.SplitId | Should -Be $split.SplitId }
     }
 
+    It 'takes hosts from the pipeline: what they take part in' {
+        foreach ($name in 'source', 'main', 'sub2') { (Get-KvmHost $name | Get-SplitMigration).SplitId | Should -Be $split.SplitId }
+        $null = Connect-StandingHost tiny, source, main, sub, sub2
+        Get-KvmHost tiny | Get-SplitMigration | Should -BeNullOrEmpty
+        $null = Get-StandingSplit
+    }
+
     It 'names what there is not' {
         Assert-Failure ({ Get-SplitMigration shared -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared
         Assert-Failure ({ Get-SplitMigration -SplitId ('0' * 32) -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound ('0' * 32)

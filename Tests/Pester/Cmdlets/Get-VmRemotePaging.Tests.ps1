@@ -35,6 +35,24 @@ Describe 'Get-VmRemotePaging' {
         Assert-Output Get-VmRemotePaging $started.Output[2]
     }
 
+    It 'shows each interval when it is over, also where the output goes into a pipe' {
+        $lines = Read-Redirected main 'Get-VmRemotePaging paged -Continuous -Interval 0.1' '^\d\d:\d\d:\d\d paged +paging '
+        @($lines | Where-Object { $_ }) | Should -HaveCount 3
+    }
+
+    It 'takes hosts from the pipeline: the VMs there, and no VM of its name' {
+        $main, $source = Get-KvmHost main, source
+        ($main | Get-VmRemotePaging).SplitId | Should -Be $split.SplitId
+        $source | Get-VmRemotePaging | Should -BeNullOrEmpty
+        $started = Start-Cmdlet Get-VmRemotePaging @{ VM = $main; Continuous = $true; Interval = 0.1 }
+        Wait-Until { $started.Output.Count -ge 2 } 'an interval is over'
+        Stop-Cmdlet $started
+        $started.Output[1].VM | Should -Be 'paged'
+        Disconnect-KvmHost source
+        try { Assert-Failure ({ $source | Get-VmRemotePaging -ErrorAction Stop } | Should -Throw -PassThru) HostNotConnected ObjectNotFound source }
+        finally { $null = Get-StandingSplit }
+    }
+
     It 'names a VM that is not split' {
         Assert-Failure ({ Get-VmRemotePaging shared -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared
         Assert-Failure ({ Get-VmRemotePaging shared -Continuous -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared

@@ -88,6 +88,16 @@ Describe 'Start-SplitMigration' {
         Assert-NothingChanged
     }
 
+    It 'takes what a list says of each VM' {
+        $line = [pscustomobject] @{ VM = 'shared'; MainHost = 'one'; SubHost = 'tin*'; MainMemory = '95%' }
+        $line | Start-SplitMigration -WhatIf | Should -BeNullOrEmpty
+        $line.MainHost = 'nowhere'
+        Assert-Failure ({ $line | Start-SplitMigration } | Should -Throw -PassThru) HostNotConnected ObjectNotFound shared
+        $line.MainHost = 'one'; $line.MainMemory = 'much'
+        Assert-Failure ({ $line | Start-SplitMigration } | Should -Throw -PassThru) MainMemoryInvalid InvalidArgument shared
+        Assert-NothingChanged
+    }
+
     It 'takes wildcards: each VM has its turn, and none is no error' {
         $where = @{ MainHost = 'one'; SubHost = 'tin*'; MainMemory = '95%' }
         Start-SplitMigration nobod*, sh* @where -WhatIf | Should -BeNullOrEmpty

@@ -9,7 +9,7 @@ Describe 'Stop-SplitMigration' {
     It 'is too late for one that has ended, by whatever it is named' {
         Assert-Failure ({ Stop-SplitMigration paged -ErrorAction Stop } | Should -Throw -PassThru) MigrationCommitted InvalidOperation paged
         Assert-Failure ({ Stop-SplitMigration -SplitId $split.SplitId -ErrorAction Stop } | Should -Throw -PassThru) MigrationCommitted InvalidOperation $split.SplitId
-        foreach ($piped in $split, (Get-KvmVm paged), 'paged') {
+        foreach ($piped in $split, (Get-KvmVm paged), 'paged', (Get-VmRemotePaging paged)) {
             ({ $piped | Stop-SplitMigration -ErrorAction Stop } | Should -Throw -PassThru).FullyQualifiedErrorId | Should -BeLike 'MigrationCommitted,*'
         }
     }

@@ -15,6 +15,11 @@ Describe 'Test-SplitMigration' {
         }
     }
 
+    It 'takes what a list says of each VM' {
+        $lines = [pscustomobject] @{ VM = 'shared'; MainHost = 'one'; SubHost = 'tiny'; MainMemory = '90%' }, [pscustomobject] @{ Name = 'private'; MainHost = 'tiny'; SubHost = 'one'; MainMemory = '16MB' }
+        @($lines | Test-SplitMigration | ForEach-Object { "$($_.VM) $($_.MainHost) $($_.SubHosts)" }) -join ', ' | Should -Be 'shared one tiny, private tiny one'
+    }
+
     It 'says what is in the way, and what to do' {
         $test = Test-SplitMigration private one tiny 50%
         $test.CanMigrate | Should -BeFalse

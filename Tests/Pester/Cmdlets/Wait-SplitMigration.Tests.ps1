@@ -7,13 +7,15 @@ BeforeAll {
 
 Describe 'Wait-SplitMigration' {
     It 'gives at once how one has ended, by whatever it is named' {
-        foreach ($ended in (Wait-SplitMigration paged), (Wait-SplitMigration -SplitId $split.SplitId), ($split | Wait-SplitMigration), (Wait-SplitMigration pag*, nobod*), (Get-KvmVm paged | Wait-SplitMigration), ('paged' | Wait-SplitMigration)) {
+        foreach ($ended in (Wait-SplitMigration paged), (Wait-SplitMigration -SplitId $split.SplitId), ($split | Wait-SplitMigration), (Wait-SplitMigration pag*, nobod*), (Get-KvmVm paged | Wait-SplitMigration), ('paged' | Wait-SplitMigration), (Get-VmRemotePaging paged | Wait-SplitMigration), ([pscustomobject] @{ VM = 'x'; SplitId = $split.SplitId } | Wait-SplitMigration), ([pscustomobject] @{ VM = 'paged'; SplitId = '' } | Wait-SplitMigration), (Get-KvmHost main | Wait-SplitMigration)) {
             Assert-Output Wait-SplitMigration $ended
             "$($ended.SplitId) $($ended.State)" | Should -Be "$($split.SplitId) Completed"
         }
     }
 
     It 'names what there is not' {
+        Assert-Failure ({ Wait-SplitMigration -SplitId '' -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound ''
+        Assert-Failure ({ Get-KvmVm private -KvmHost source | Wait-SplitMigration -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound private
         Assert-Failure ({ Wait-SplitMigration shared -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared
     }
 
