@@ -38,12 +38,14 @@ BeforeAll {
     $views = @{}
     $scripts = @{}
     $properties = @{}
+    $tables = @{}
     foreach ($path in [IO.Directory]::GetFiles([IO.Path]::Combine($root, 'out', 'FCtrans'), '*.Format.ps1xml')) {
         $document = [Xml.XmlDocument]::new()
         $document.Load($path)
         foreach ($view in $document.SelectNodes('//View')) {
             foreach ($type in $view.SelectNodes('ViewSelectedBy/TypeName')) {
                 $name = $type.InnerText
+                if ($view.SelectSingleNode('TableControl')) { $tables[$name] = $view.SelectSingleNode('TableControl') }
                 $views[$name] = @($views[$name]) + @($view.SelectNodes('*').Name | Where-Object { $_ -like '*Control' })
                 $scripts[$name] = @($scripts[$name] | Where-Object { $_ }) + @($view.SelectNodes('.//ScriptBlock') | ForEach-Object { $_.InnerText })
                 $properties[$name] = @($properties[$name] | Where-Object { $_ }) + @($view.SelectNodes('.//PropertyName') | ForEach-Object { $_.InnerText })
@@ -73,6 +75,30 @@ Describe 'The module' {
     It 'can be imported again' {
         Import-Module $manifest -Force
         @(Get-Command -Module FCtrans).Name -join ' ' | Should -Be ($expected -join ' ')
+    }
+
+    It 'does not pass off one version for another that was imported before' {
+        $copy = [IO.Directory]::CreateTempSubdirectory('fctrans-copy-').FullName
+        try {
+            $from = [IO.Path]::GetDirectoryName($manifest)
+            $null = [IO.Directory]::CreateDirectory("$copy/bin")
+            foreach ($path in [IO.Directory]::GetFiles($from)) { [IO.File]::Copy($path, [IO.Path]::Combine($copy, [IO.Path]::GetFileName($path))) }
+            foreach ($path in [IO.Directory]::GetFiles("$from/bin")) { [IO.File]::Copy($path, [IO.Path]::Combine($copy, 'bin', [IO.Path]::GetFileName($path))) }
+            $said = Invoke-Apart "Import-Module '$manifest'; try { Import-Module '$copy/FCtrans.psd1' -ErrorAction Stop } catch { `$_.FullyQualifiedErrorId; `$_.Exception.Message }; (Get-Module FCtrans).Path; Import-Module '$manifest' -Force; 'again'"
+            $said | Should -Match '(?m)^OtherModuleLoaded'
+            $said | Should -Match "has the FCtrans of '$([regex]::Escape($from))'.*'$([regex]::Escape($copy))'.*Start a new PowerShell"
+            $said | Should -Match "(?m)^$([regex]::Escape([IO.Path]::Combine($from, 'FCtrans.psm1')))`n?again"
+            # By itself it is as good as any.
+            Invoke-Apart "Import-Module '$copy/FCtrans.psd1'; (Get-Command Get-KvmHost).ImplementingType.Assembly.Location" | Should -Be ([IO.Path]::Combine($copy, 'bin', 'FCtrans.Cmdlets.dll'))
+        }
+        finally { [IO.Directory]::Delete($copy, $true) }
+    }
+
+    It 'loads on import only what the cmdlets themselves are of, and no package before it is used' {
+        $loaded = '[Runtime.Loader.AssemblyLoadContext]::All | Where-Object Name -EQ FCtrans | ForEach-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) }'
+        $said = @((Invoke-Apart "Import-Module '$manifest'; $loaded") -split "`n")
+        $said | Should -Contain 'FCtrans.Cmdlets'
+        foreach ($name in 'Renci.SshNet', 'Google.Protobuf', 'Grpc.Net.Client', 'Grpc.Core.Api') { $said | Should -Not -Contain $name }
     }
 
     It 'keeps its packages out of the load context of PowerShell' {
@@ -123,11 +149,33 @@ Describe '<_>' -ForEach $cmdlets {
         [int] $attribute.ConfirmImpact | Should -BeLessThan ([int] [Management.Automation.ConfirmImpact]::High)
     }
 
-    It 'says what it gives, and that has a table and a list' {
+    It 'says what it gives, and that has a table, a list and a wide view' {
         @($command.OutputType).Count | Should -BeGreaterThan 0
         foreach ($type in @($command.OutputType.Type | Where-Object { $_.FullName -like 'FCtrans.*' -and -not $_.IsSubclassOf([Management.Automation.Job]) })) {
-            $views[$type.FullName] | Should -Contain 'TableControl'
-            $views[$type.FullName] | Should -Contain 'ListControl'
+            foreach ($control in 'TableControl', 'ListControl', 'WideControl') { $views[$type.FullName] | Should -Contain $control }
+        }
+    }
+
+    It 'shows at once what it gives one by one for as long as it runs' {
+        $streams = @(
+            foreach ($output in $command.ImplementingType.GetCustomAttributes([Management.Automation.OutputTypeAttribute], $false)) {
+                if ($command.Verb -eq 'Watch' -or ($command.Parameters.ContainsKey('Continuous') -and $output.ParameterSetName -notcontains 'Once')) { $output.Type.Type }
+            }
+        ) | Where-Object { $_.FullName -like 'FCtrans.*' -and -not $_.IsSubclassOf([Management.Automation.Job]) }
+        if ($command.Verb -eq 'Watch' -or $command.Parameters.ContainsKey('Continuous')) { @($streams).Count | Should -Be 1 }
+        foreach ($type in $streams) {
+            # PowerShell keeps a table back that is as wide as all its rows need, and the first row of one with a column of no width.
+            $tables[$type.FullName].SelectNodes('AutoSize') | Should -HaveCount 0
+            foreach ($header in $tables[$type.FullName].SelectNodes('TableHeaders/TableColumnHeader')) { [int] $header.SelectSingleNode('Width').InnerText | Should -BeGreaterThan 0 }
+        }
+    }
+
+    It 'takes what names a VM, and a migration, from objects too' {
+        foreach ($parameter in @($command.Parameters['VM', 'SplitId', 'Name'] | Where-Object { $_ })) {
+            # A host has a name of its own to be given.
+            if ("$name $($parameter.Name)" -eq 'Connect-KvmHost Name') { continue }
+            @($parameter.ParameterSets.Values | Where-Object ValueFromPipelineByPropertyName).Count | Should -BeGreaterThan 0 -Because "-$($parameter.Name)"
+            if ($parameter.Name -eq 'VM') { @($parameter.ParameterSets.Values | Where-Object ValueFromPipeline).Count | Should -BeGreaterThan 0 }
         }
     }
 
@@ -157,10 +205,21 @@ Describe '<_>' -ForEach $cmdlets {
 }
 
 Describe 'The result types' {
-    It 'all have a table and a list' {
+    It 'all have a table, a list and a wide view' {
         foreach ($type in $assembly.GetExportedTypes()) {
             if ($type.Namespace -ne 'FCtrans' -or $type.IsEnum) { continue }
-            if ($views[$type.FullName] -notcontains 'TableControl' -or $views[$type.FullName] -notcontains 'ListControl') { throw "$($type.FullName) has not both." }
+            foreach ($control in 'TableControl', 'ListControl', 'WideControl') {
+                if ($views[$type.FullName] -notcontains $control) { throw "$($type.FullName) has no $control." }
+            }
+        }
+    }
+
+    It 'say the unit of a number of bytes in its name' {
+        foreach ($type in $assembly.GetExportedTypes()) {
+            if ($type.Namespace -ne 'FCtrans' -or $type.IsEnum) { continue }
+            foreach ($property in $type.GetProperties()) {
+                if ($property.Name -in 'Start', 'Length', 'Size', 'Offset' -and $property.PropertyType -ne [datetime]) { throw "$($type.Name).$($property.Name) has no unit." }
+            }
         }
     }
 

@@ -39,7 +39,7 @@ Describe 'Get-VmUnusedMemory' {
         $grown = 0
         foreach ($look in $looks) {
             $used = 0
-            foreach ($change in $look.Changes) { if ("$($change.Kind)" -eq 'Used') { $used += $change.Length } }
+            foreach ($change in $look.Changes) { if ("$($change.Kind)" -eq 'Used') { $used += $change.LengthBytes } }
             if (-not $look.HasMoreChanges) { $used | Should -Be $look.BecameUsedBytes }
             $grown += [double] $look.BecameUsedBytes - $look.BecameUnusedBytes
             $look.UsedBytes + $look.UnusedBytes | Should -Be 256MB
@@ -47,6 +47,19 @@ Describe 'Get-VmUnusedMemory' {
 
         $grown | Should -Be ([double] $looks[-1].UsedBytes - $looks[0].UsedBytes)
         $looks[-1].Time | Should -BeGreaterThan $looks[0].Time
+    }
+
+    It 'shows each look when it was taken, also where the output goes into a pipe' {
+        $lines = Read-Redirected source 'Get-VmUnusedMemory shared -Continuous -Interval 0.1' '^shared +256 MiB '
+        @($lines | Where-Object { $_ }) | Should -HaveCount 3
+        @($lines | Where-Object { $_ })[0] | Should -Match '^VM +Memory +Used +Unused +Never touched +Free +Ballooned +Scan +Found by'
+    }
+
+    It 'takes hosts from the pipeline: all VMs there' {
+        $failures = $null
+        ($source | Get-VmUnusedMemory -ErrorAction SilentlyContinue -ErrorVariable failures).VM | Should -Contain 'shared'
+        Assert-Failure $failures[0] VmMemoryUnreadable InvalidOperation private
+        Get-KvmHost tiny | Get-VmUnusedMemory | Should -BeNullOrEmpty
     }
 
     It 'looks at several VMs side by side, each with its error' {
