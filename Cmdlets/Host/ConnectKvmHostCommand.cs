@@ -124,10 +124,27 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
         }
 
         Stopwatch watch = Stopwatch.StartNew();
-        (KvmHostSettings Settings, Task<KvmHostConnection> Task)[] opened = Await(async stop =>
+        (KvmHostSettings Settings, Task<KvmHostConnection> Task)[] opened = Await(async (post, stop) =>
         {
+            using var progress = new ConnectProgress(all, record => post(() => WriteProgress(record)));
+            async Task<KvmHostConnection> OpenAsync(KvmHostSettings settings, int index)
+            {
+                bool connected = false;
+                try
+                {
+                    KvmHostConnection connection = await KvmHostConnection
+                        .OpenAsync(settings, package, stop, (what, share) => progress.Step(index, what, share)).ConfigureAwait(false);
+                    connected = true;
+                    return connection;
+                }
+                finally
+                {
+                    progress.Ended(index, connected);
+                }
+            }
+
             (KvmHostSettings, Task<KvmHostConnection> Task)[] opening =
-                [.. all.Select(s => (s, Task.Run(() => KvmHostConnection.OpenAsync(s, package, stop), CancellationToken.None)))];
+                [.. all.Select((s, index) => (s, Task.Run(() => OpenAsync(s, index), CancellationToken.None)))];
             await Task.WhenAll(opening.Select(o => (Task)o.Task)).ContinueWith(_ => { }, TaskScheduler.Default)
                 .ConfigureAwait(false);
             if (stop.IsCancellationRequested)

@@ -27,11 +27,12 @@ public sealed class WaitSplitMigrationCommand : MigrationCmdlet
     {
         // Not from the cmdlet's beginning: what comes before it in the pipeline may take long.
         _began = _began > 0 ? _began : Stopwatch.GetTimestamp();
-        ForMigrations((migration, _) => WriteObject(Await(stop => WaitAsync(migration, stop))));
+        ForMigrations((migration, _) => WriteObject(Await((post, stop) => WaitAsync(migration, record => post(() => WriteProgress(record)), stop))));
     }
 
-    private async Task<SplitMigration> WaitAsync(SplitMigration migration, CancellationToken stop)
+    private async Task<SplitMigration> WaitAsync(SplitMigration migration, Action<ProgressRecord> progress, CancellationToken stop)
     {
+        using var writer = new SplitMigrationProgressWriter(migration.VM, progress);
         TimeSpan pause = s_firstPause;
         while (!migration.HasEnded)
         {
@@ -40,6 +41,7 @@ public sealed class WaitSplitMigrationCommand : MigrationCmdlet
                 throw Failure.MigrationNotEnded(migration.VM, migration.State, limit);
             }
 
+            writer.Tell("", migration.Status);
             await Task.Delay(pause, stop).ConfigureAwait(false);
             pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
             migration = await SplitMigrationCatalog.FindAsync(migration.SplitId, stop).ConfigureAwait(false);

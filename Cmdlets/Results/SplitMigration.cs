@@ -11,6 +11,7 @@ public sealed class SplitMigration
         WorkerSpec spec, MigrationStatus status, KvmHost? source, string sourceName, string mainName, string[] subNames,
         ulong mainMemoryBytes)
     {
+        Status = status;
         SplitId = spec.SplitId;
         VM = spec.VmName;
         State = status.State.ToString();
@@ -181,6 +182,9 @@ public sealed class SplitMigration
     public IReadOnlyList<SplitMigrationRound> Rounds { get; }
 
     internal KvmHost? Source { get; }
+
+    /// <summary>What it was made of.</summary>
+    internal MigrationStatus Status { get; }
 
     /// <inheritdoc/>
     public override string ToString() => SplitId;

@@ -10,6 +10,7 @@ namespace FCtrans.Commands;
 public sealed class OptimizeVmMemoryCommand : VmCmdlet
 {
     private const int LongestIntervalSeconds = 3600;
+    private const int Activity = 4500;
 
     /// <summary>
     /// Goes on until it is stopped (Ctrl+C) or the VM ends, writing what each turn gave back. Only memory that was free at the last turn
@@ -108,6 +109,10 @@ public sealed class OptimizeVmMemoryCommand : VmCmdlet
 
     private void Run(KvmVm vm, OptimizeMemoryRequest request) => Await(async (post, stop) =>
     {
+        // The host says how much it was when it is done, and nothing before.
+        using var progress = new ProgressWriter(record => post(() => WriteProgress(record)), Activity, $"Optimizing the memory of {vm.Name}");
+        progress.Tell(request.WhatIf
+            ? $"{vm.HostName} counts what the guest has freed" : $"{vm.HostName} takes back what the guest has freed, of {Loader.Display.Bytes(vm.MemoryBytes)}");
         await RunAsync(vm, request, turn => post(() => WriteObject(turn)), stop).ConfigureAwait(false);
         return true;
     });

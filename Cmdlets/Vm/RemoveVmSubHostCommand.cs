@@ -10,6 +10,8 @@ namespace FCtrans.Commands;
 [OutputType(typeof(void), typeof(VmRemotePaging), typeof(VmJob))]
 public sealed class RemoveVmSubHostCommand : SplitVmCmdlet
 {
+    private const int Activity = 4400;
+
     private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(250);
 
     private bool _yesToAll;
@@ -95,18 +97,16 @@ public sealed class RemoveVmSubHostCommand : SplitVmCmdlet
         WorkerStatus status = await connection.RemoveSubHostAsync(host, lost, stop).ConfigureAwait(false);
         int index = status.Paging.SubHosts.ToList().FindIndex(h => string.Equals(h, host, StringComparison.OrdinalIgnoreCase));
         ulong first = Math.Max(1, Left(status));
+        using var writer = new ProgressWriter(progress, Activity, $"Removing sub-host {host}");
         while (status.Paging.SubHostStates.ElementAtOrDefault(index) == "leaving")
         {
             ulong left = Left(status);
-            progress(new ProgressRecord(1, $"Removing sub-host {host}", $"{Loader.Display.Bytes(left * 4096.0)} to go")
-            {
-                PercentComplete = (int)(100 - (Math.Min(left, first) * 100 / first)),
-            });
+            double gone = first - (double)Math.Min(left, first);
+            writer.Tell($"{Loader.Display.Bytes(left * 4096.0)} to go", gone / first, gone > 0 ? left / gone * writer.Seconds : null);
             await Task.Delay(s_poll, stop).ConfigureAwait(false);
             status = await connection.GetStatusAsync(stop).ConfigureAwait(false);
         }
 
-        progress(new ProgressRecord(1, $"Removing sub-host {host}", "done") { RecordType = ProgressRecordType.Completed });
         return status;
 
         ulong Left(WorkerStatus of) => of.Paging.RemotePages.ElementAtOrDefault(index);

@@ -28,11 +28,11 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         }
 
         # A pipeline of its own in this process, as at a prompt: it can be stopped as by Ctrl+C, and its progress seen.
-        function Start-Pipeline([hashtable] $Parameter) {
+        function Start-Pipeline([hashtable] $Parameter, [string] $Cmdlet = 'Start-SplitMigration') {
             $shell = [powershell]::Create([Management.Automation.Runspaces.InitialSessionState]::CreateDefault2())
             $null = $shell.AddCommand('Import-Module').AddParameter('Name', [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')).Invoke()
             $shell.Commands.Clear()
-            $null = $shell.AddCommand('Start-SplitMigration').AddParameters($Parameter)
+            $null = $shell.AddCommand($Cmdlet).AddParameters($Parameter)
             $shell
         }
     }
@@ -50,6 +50,16 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             Wait-Until { @($shell.Streams.Progress).StatusDescription -match 'round 1: [^0].* to go, [^0]' } 'progress is shown'
             Wait-Until { @(@($shell.Streams.Progress) | Where-Object PercentComplete -GT 0).Count -gt 0 } 'it comes on'
             Wait-Until { @($shell.Streams.Progress) | Where-Object { $_.ParentActivityId -ge 0 -and $_.StatusDescription -match '^[^0].* sent' } } 'each host has its own'
+            # Whoever waits for it sees the same.
+            $waiting = Start-Pipeline @{ VM = 'vm1' } Wait-SplitMigration
+            try {
+                $null = $waiting.BeginInvoke()
+                Wait-Until { @($waiting.Streams.Progress).StatusDescription -match 'round 1: [^0].* to go, [^0]' } 'waiting shows progress'
+                Wait-Until { @($waiting.Streams.Progress) | Where-Object { $_.PercentComplete -ge 0 -and $_.SecondsRemaining -gt 0 } } 'and how long it takes'
+                $waiting.Stop()
+            }
+            finally { $waiting.Dispose() }
+
             $shell.Stop()
             $running.IsCompleted | Should -BeTrue
             "$($shell.InvocationStateInfo.State)" | Should -Be 'Stopped'
@@ -161,6 +171,9 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $waited.LeftBytesAtSwitchOver | Should -BeGreaterThan 64MB
         $waited.DataPlaneSecurity | Should -Be 'Tls'
         $null = Wait-Job $job -Timeout 120
+        # No line is left on a console, those of the hosts neither.
+        $ended = @($job.Progress | Where-Object { "$($_.RecordType)" -eq 'Completed' })
+        @($ended.ActivityId) -join ' ' | Should -Be '4201 4202 4200'
         $result = Receive-Job $job
         Remove-Job $job
         $result.PSObject.TypeNames[0] | Should -Be 'FCtrans.SplitMigration'

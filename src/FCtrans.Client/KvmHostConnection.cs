@@ -52,30 +52,38 @@ public sealed class KvmHostConnection : IDisposable
     public string DataAddress => Settings.DataAddress ?? Info.ConnectionAddress;
 
     /// <summary>Connects, checks the host's key, brings the agent if need be, and asks the host about itself.</summary>
+    /// <param name="settings">How to connect.</param>
+    /// <param name="package">The agent to bring.</param>
+    /// <param name="cancellation">Gives up.</param>
+    /// <param name="step">Is told, on some thread, what is done, and how much of it (0 to 1) where that is known.</param>
     /// <exception cref="FCtransException">
     /// HostUnreachable, HostKeyUnknown, HostKeyChanged, HostKeyRevoked, AuthenticationFailed, NoCredential, KeyFileUnusable,
     /// HostUnsupported, AgentUploadFailed, AgentStartFailed, HostTimeout.
     /// </exception>
     public static async Task<KvmHostConnection> OpenAsync(
-        KvmHostSettings settings, AgentPackage package, CancellationToken cancellation)
+        KvmHostSettings settings, AgentPackage package, CancellationToken cancellation, Action<string, double?>? step = null)
     {
         var session = new SshSession(settings);
         KvmHostConnection? connection = null;
         try
         {
             string name = settings.Name ?? settings.HostName;
+            step?.Invoke("opening the SSH connection", null);
             using (HostCalls.Measurement connecting = HostCalls.Begin(name, "the SSH connection"))
             {
                 connecting.Answered(await session.ClientAsync(cancellation).ConfigureAwait(false));
             }
 
             string path;
+            step?.Invoke("looking for the agent", null);
             using (HostCalls.Measurement deploying = HostCalls.Begin(name, "having the agent there"))
             {
                 path = deploying.Answered(
-                    await AgentDeployment.EnsureAsync(session, settings, package, cancellation).ConfigureAwait(false));
+                    await AgentDeployment.EnsureAsync(session, settings, package, sent => step?.Invoke("uploading the agent", sent), cancellation)
+                        .ConfigureAwait(false));
             }
 
+            step?.Invoke("starting the agent", null);
             connection = new KvmHostConnection(settings, session, path);
             await connection.GetHostAsync(cancellation).ConfigureAwait(false);
             return connection;

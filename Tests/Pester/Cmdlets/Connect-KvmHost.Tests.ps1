@@ -57,6 +57,20 @@ Describe 'Connect-KvmHost' {
             Should -Be ([Convert]::ToHexString([Security.Cryptography.SHA256]::HashData($staged)))
     }
 
+    It 'tells how it comes on, of each host, and how much of the agent is there' {
+        $path = (Connect-KvmHost $one.Address @ours).AgentPath
+        $null = Invoke-OnHost $one "rm '$path'"
+        $started = Start-Cmdlet Connect-KvmHost (@{ HostName = $one.Address, $two.Address } + $ours)
+        Wait-Until { "$($started.Shell.InvocationStateInfo.State)" -eq 'Completed' } 'both are connected'
+        $records = @($started.Shell.Streams.Progress | Where-Object ActivityId -GE 4300)
+        @($records | Where-Object { $_.Activity -eq $one.Address -and $_.StatusDescription -match '^uploading the agent: \d+%$' }).Count | Should -BeGreaterThan 1
+        @($records | Where-Object { $_.Activity -eq $two.Address -and $_.StatusDescription -match '^uploading' }) | Should -HaveCount 0
+        foreach ($address in $one.Address, $two.Address) { @($records | Where-Object { $_.Activity -eq $address -and $_.StatusDescription -eq 'connected' }) | Should -HaveCount 1 }
+        @($records | Where-Object { $_.StatusDescription -eq '2 of 2' -and $_.PercentComplete -eq 100 }) | Should -HaveCount 1
+        Assert-ProgressEnded $records
+        $started.Shell.Dispose()
+    }
+
     It 'takes the objects of a list of hosts by their properties' {
         ([pscustomobject] @{ HostName = $one.Address; UserName = 'ignored' } | Connect-KvmHost @ours).Name | Should -Be $one.Address
         ([pscustomobject] @{ ComputerName = $two.Address } | Connect-KvmHost @ours).Name | Should -Be $two.Address

@@ -30,6 +30,20 @@ Describe 'Optimize-VmMemory' {
         $turns[2].Method | Should -Be 'buddy'
     }
 
+    It 'shows each turn when it is over, also where the output goes into a pipe' {
+        $lines = Read-Redirected source 'Optimize-VmMemory shared -Continuous -Interval 0.1' '^shared +\d.* source$'
+        @($lines | Where-Object { $_ }) | Should -HaveCount 3
+    }
+
+    It 'says that it is at it, and says so no more when it is done' {
+        $started = Start-Cmdlet Optimize-VmMemory @{ VM = 'shared' }
+        Wait-Until { "$($started.Shell.InvocationStateInfo.State)" -eq 'Completed' } 'it is done'
+        $records = @($started.Shell.Streams.Progress | Where-Object Activity -Like '*memory of shared')
+        $records[0].StatusDescription | Should -Match '^source takes back'
+        Assert-ProgressEnded $records
+        $started.Shell.Dispose()
+    }
+
     It 'refuses a VM whose memory is private, and one that is not there' {
         Assert-Failure ({ Optimize-VmMemory private -ErrorAction Stop } | Should -Throw -PassThru) VmMemoryUnreadable InvalidOperation private
         Assert-Failure ({ Optimize-VmMemory nobody -ErrorAction Stop } | Should -Throw -PassThru) VmNotFound ObjectNotFound nobody

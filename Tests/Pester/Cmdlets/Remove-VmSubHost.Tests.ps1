@@ -34,13 +34,22 @@ Describe 'Remove-VmSubHost' {
     }
 
     It 'asks nobody, as a job, and the VM goes on with the other' {
-        $job = Get-VmRemotePaging paged | Remove-VmSubHost -SubHost sub2 -AsJob
-        Assert-Output Remove-VmSubHost $job
-        $null = Wait-Job $job -Timeout 120
+        # Slowly, so that there is something to be seen of it.
+        Set-LabLink -LabHost $labHost.sub2 -Bandwidth 50000000
+        try {
+            $job = Get-VmRemotePaging paged | Remove-VmSubHost -SubHost sub2 -AsJob
+            Assert-Output Remove-VmSubHost $job
+            $null = Wait-Job $job -Timeout 120
+        }
+        finally { Set-LabLink -LabHost $labHost.sub2 -Bandwidth 0 }
+
         "$($job.Name): $($job.State)" | Should -Be 'Remove sub2 from paged: Completed'
         $paging = Receive-Job $job
         Assert-Output Remove-VmSubHost $paging
         $paging.SubHostStates -join ' ' | Should -BeLike 'serving left*'
+        $records = @($job.Progress)
+        @($records | Where-Object { $_.StatusDescription -match ' to go$' -and $_.PercentComplete -gt 0 -and $_.SecondsRemaining -ge 0 }).Count | Should -BeGreaterThan 0
+        Assert-ProgressEnded $records
         Remove-Job $job
         (Get-LabGuestStat -Guest $global:FCtransStandingLab.Guest.paged -FullPass).errors | Should -Be 0
         (Get-VmRemotePaging paged).State | Should -Be 'paging'

@@ -12,9 +12,10 @@ internal static partial class AgentDeployment
     private static readonly TimeSpan s_uploadLimit = TimeSpan.FromMinutes(10);
 
     /// <summary>Returns the agent's path on the host.</summary>
+    /// <param name="uploaded">Is told, on some thread, how much of the agent has gone, 0 to 1; not at all when it is there already.</param>
     /// <exception cref="FCtransException">HostUnsupported, AgentUploadFailed.</exception>
     public static async Task<string> EnsureAsync(
-        SshSession session, KvmHostSettings settings, AgentPackage package, CancellationToken cancellation)
+        SshSession session, KvmHostSettings settings, AgentPackage package, Action<double>? uploaded, CancellationToken cancellation)
     {
         // One line each: system, agent's path, SHA-256 of what lies there (or nothing). POSIX sh and coreutils or busybox only.
         string look =
@@ -62,15 +63,17 @@ internal static partial class AgentDeployment
 
         await using (file.ConfigureAwait(false))
         {
+            long length = file.Length;
             string directory = path[..path.LastIndexOf('/')];
             string upload =
                 $"set -e; umask 022; mkdir -p '{directory}'; t=$(mktemp '{directory}/.upload.XXXXXX'); "
-                + $"trap 'rm -f \"$t\"' EXIT; trap 'exit 1' HUP INT TERM; head -c {file.Length} > \"$t\"; "
+                + $"trap 'rm -f \"$t\"' EXIT; trap 'exit 1' HUP INT TERM; head -c {length} > \"$t\"; "
                 + "s=$(sha256sum < \"$t\"); "
                 + $"if [ \"${{s%% *}}\" != {package.Sha256} ]; then echo 'what arrived is not what was sent' >&2; exit 1; fi; "
                 + $"chmod 755 \"$t\"; mv -f \"$t\" '{path}'";
             RemoteCommandResult sent = await session
-                .RunAsync(InPosixShell(upload, settings.Sudo), file, s_uploadLimit, cancellation).ConfigureAwait(false);
+                .RunAsync(InPosixShell(upload, settings.Sudo), file, s_uploadLimit, cancellation, sent => uploaded?.Invoke((double)sent / length))
+                .ConfigureAwait(false);
             if (!sent.Succeeded)
             {
                 throw Failure.AgentUploadFailed(settings.HostName, Printable(sent.Reason));

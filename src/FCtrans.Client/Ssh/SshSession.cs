@@ -13,6 +13,8 @@ internal sealed class SshSession : IDisposable
 {
     private static readonly string[] s_usualKeys = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
+    private const int SendBytes = 256 * 1024;
+
     private readonly KvmHostSettings _settings;
     private readonly SemaphoreSlim _opening = new(1, 1);
     private readonly SshSession? _jump;
@@ -78,8 +80,9 @@ internal sealed class SshSession : IDisposable
     /// Runs a command to its end. <paramref name="input"/> goes to its standard input, whose end the command must know by itself
     /// (by its length, say): it is not told.
     /// </summary>
+    /// <param name="sent">Is told, on some thread, how many bytes of the input have gone.</param>
     public async Task<RemoteCommandResult> RunAsync(
-        string command, Stream? input, TimeSpan limit, CancellationToken cancellation)
+        string command, Stream? input, TimeSpan limit, CancellationToken cancellation, Action<long>? sent = null)
     {
         using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         timeout.CancelAfter(limit);
@@ -91,7 +94,7 @@ internal sealed class SshSession : IDisposable
             {
                 try
                 {
-                    await input.CopyToAsync(stream, 256 * 1024, timeout.Token).ConfigureAwait(false);
+                    await SendAsync(input, stream, sent, timeout.Token).ConfigureAwait(false);
                 }
                 catch (IOException)
                 {
@@ -115,6 +118,18 @@ internal sealed class SshSession : IDisposable
         catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
         {
             throw Failure.HostTimeout(_settings.HostName, "a command over SSH", limit, e);
+        }
+    }
+
+    private static async Task SendAsync(Stream input, Stream command, Action<long>? sent, CancellationToken cancellation)
+    {
+        byte[] buffer = new byte[SendBytes];
+        long all = 0;
+        while (await input.ReadAsync(buffer, cancellation).ConfigureAwait(false) is > 0 and int count)
+        {
+            await command.WriteAsync(buffer.AsMemory(0, count), cancellation).ConfigureAwait(false);
+            all += count;
+            sent?.Invoke(all);
         }
     }
 
