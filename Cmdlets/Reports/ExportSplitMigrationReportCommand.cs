@@ -50,7 +50,7 @@ public sealed class ExportSplitMigrationReportCommand : MigrationCmdlet
         (KvmHost Host, WorkerSummary Worker)[] workers = Await(FindWorkersAsync);
         (KvmHost Host, WorkerSummary Worker) main = workers.FirstOrDefault(w =>
             w.Worker.Spec.SplitId == migration.SplitId && w.Worker.Spec.Role == WorkerRole.Main && w.Worker.Status?.Paging is not null);
-        VmRemotePaging? paging = main.Worker is null || migration.State != "Completed"
+        VmRemotePaging? paging = main.Worker is null || migration.State is not ("PostCopy" or "Completed")
             ? null : new VmRemotePaging(main.Host, main.Worker.Spec, main.Worker.Status.Paging, main.Worker.Running);
         if (!ShouldProcess(path, $"Write the report of the split migration of {migration.VM}"))
         {

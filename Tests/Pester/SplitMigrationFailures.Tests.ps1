@@ -233,6 +233,15 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
             $job = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
                 Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode PostCopy -AsJob
             Wait-FailurePoint $setup.Host.source 'source.post-copy'
+            # The VM runs on its new host already: there is a map to draw, with what is still to come, and the time it takes.
+            $page = [IO.Path]::GetTempFileName()
+            Get-SplitMigration vm1 | Export-SplitMigrationReport -Path $page
+            $report = [IO.File]::ReadAllText($page)
+            [IO.File]::Delete($page)
+            $report | Should -Match 'PostCopy'
+            $report | Should -Match 'to be fetched'
+            $report | Should -Match 'Remote paging since the switch-over'
+            Wait-Until { @($job.Progress) | Where-Object { $_.StatusDescription -match 'still come from the source' -and $_.PercentComplete -ge 0 } } 'what is to come is told'
             Clear-FailurePoint $setup.Host.source
             [void] (Invoke-OnHost $setup.Host.source 'kill -9 $(pgrep qemu-system)')
             $null = Stop-Worker $setup.Host.source source
