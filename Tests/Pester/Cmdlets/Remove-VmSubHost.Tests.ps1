@@ -44,10 +44,11 @@ Describe 'Remove-VmSubHost' {
         finally { Set-LabLink -LabHost $labHost.sub2 -Bandwidth 0 }
 
         "$($job.Name): $($job.State)" | Should -Be 'Remove sub2 from paged: Completed'
+        # Receive-Job takes them.
+        $records = @($job.Progress)
         $paging = Receive-Job $job
         Assert-Output Remove-VmSubHost $paging
         $paging.SubHostStates -join ' ' | Should -BeLike 'serving left*'
-        $records = @($job.Progress)
         @($records | Where-Object { $_.StatusDescription -match ' to go$' -and $_.PercentComplete -gt 0 -and $_.SecondsRemaining -ge 0 }).Count | Should -BeGreaterThan 0
         Assert-ProgressEnded $records
         Remove-Job $job
