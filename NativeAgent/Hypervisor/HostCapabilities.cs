@@ -15,6 +15,9 @@ internal static class HostCapabilities
     /// <summary>Where guests' RAM files and stores lie unless the user says otherwise.</summary>
     public const string RamDirectory = "/dev/shm";
 
+    /// <summary>The oldest that FCtrans is made for and tested with; README.md names it too.</summary>
+    private static readonly Version s_oldestQemu = new(7, 2);
+
     private const string NewerKernel = "Run Linux 6.7 or later.";
 
     public static IReadOnlyList<HostCapability> Probe()
@@ -154,11 +157,18 @@ internal static class HostCapabilities
 
     private static HostCapability Qemu()
     {
-        const string Name = "qemu";
         string path = FindProgram("qemu-system-x86_64");
-        string version = path.Length > 0 ? QemuVersions.OfFile(path) : "";
+        return Qemu(path, path.Length > 0 ? QemuVersions.OfFile(path) : "");
+    }
+
+    /// <summary>A version that can't be told is no reason to refuse: the program says no itself when it is told something it does not know.</summary>
+    internal static HostCapability Qemu(string path, string version)
+    {
+        const string Name = "qemu";
         return path.Length == 0
             ? new HostCapability(Name, false, "There is no qemu-system-x86_64 on the PATH.", "Install it (Debian: qemu-system-x86). A sub-host needs none.")
-            : new HostCapability(Name, true, version.Length > 0 ? $"{path}, version {version}." : $"{path}.", "");
+            : System.Version.TryParse(version, out var known) && known < s_oldestQemu
+                ? new HostCapability(Name, false, $"{path} is version {version}.", $"Install QEMU {s_oldestQemu} or later. A sub-host needs none.")
+                : new HostCapability(Name, true, version.Length > 0 ? $"{path}, version {version}." : $"{path}, of an unknown version.", "");
     }
 }

@@ -103,14 +103,9 @@ internal static class HostChecks
     /// <summary>Remote paging works in pages of 4 KiB; a huge page in the RAM file would be split again and again.</summary>
     private static HostCheck HugePages()
     {
-        const string path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-        string text = ProcessFiles.ReadText(path);
-        int open = text.IndexOf('[');
-        int close = text.IndexOf(']');
-        string setting = open >= 0 && close > open ? text[(open + 1)..close] : "";
-        return setting is "always" or "within_size" or "force"
-            ? Make("huge-pages", Warning, $"Transparent huge pages for tmpfs are '{setting}'.", $"echo never >{path}, unless a mount option says otherwise.", "main", "sub")
-            : Make("huge-pages", Passed, setting.Length > 0 ? $"Transparent huge pages for tmpfs are '{setting}'." : "The kernel has none for tmpfs.", "", "main", "sub");
+        var (given, detail, remedy) = TmpfsHugePages.Look(
+            ProcessFiles.ReadText(TmpfsHugePages.SwitchPath), ProcessFiles.ReadText("/proc/self/mountinfo"), HostCapabilities.RamDirectory);
+        return Make("huge-pages", given ? Warning : Passed, detail, remedy, "main", "sub");
     }
 
     private static HostCheck DataAddress(string text)

@@ -64,6 +64,15 @@ Describe 'Test-KvmHost' {
         finally { $null = Invoke-OnHost $two "ip route del blackhole $($one.Address)/32" }
     }
 
+    It 'finds huge pages where guests'' memory lies, by that mount''s own option' {
+        if (($checks | Where-Object Check -EQ 'huge-pages').Detail -notlike '/dev/shm is mounted with huge=never*') { Set-ItResult -Skipped -Because 'this kernel forbids, forces or lacks them'; return }
+        $null = Invoke-OnHost $one 'mount -o remount,huge=within_size /dev/shm'
+        try { $check = Test-KvmHost first | Where-Object Check -EQ 'huge-pages' }
+        finally { $null = Invoke-OnHost $one 'mount -o remount,huge=never /dev/shm' }
+        "$($check.Result) $($check.Detail) $($check.Remedy)" | Should -Be 'Warning /dev/shm is mounted with huge=within_size. mount -o remount,huge=never /dev/shm'
+        (Test-KvmHost first | Where-Object Check -EQ 'huge-pages').Result | Should -Be 'Passed'
+    }
+
     It 'completes hosts and parts' {
         Get-Completion 'Test-KvmHost f' | Should -Be 'first'
         Get-Completion 'Test-KvmHost -Part ' | Should -Be @('Main', 'Source', 'Sub')
