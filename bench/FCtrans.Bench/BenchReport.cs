@@ -13,6 +13,7 @@ internal enum Comparison
 internal sealed class BenchReport(string benchmark)
 {
     private readonly List<Figure> _figures = [];
+    private readonly List<string> _notes = [];
 
     public string Benchmark { get; } = benchmark;
 
@@ -24,6 +25,15 @@ internal sealed class BenchReport(string benchmark)
     /// <summary>A figure whose median is to be at most, or at least, <paramref name="target"/>.</summary>
     public void Add(string name, string unit, IReadOnlyList<double> samples, Comparison comparison, double target) =>
         Add(name, unit, samples, (Comparison?)comparison, target);
+
+    /// <summary>What a reader has to know who looks for a figure that is not there. Said once, however often it is told.</summary>
+    public void Note(string note)
+    {
+        if (!_notes.Contains(note))
+        {
+            _notes.Add(note);
+        }
+    }
 
     /// <summary>Writes the file whole, or leaves the one that was there.</summary>
     public void WriteJson(string path)
@@ -42,6 +52,9 @@ internal sealed class BenchReport(string benchmark)
             }
 
             json.WriteEndArray();
+            json.WriteStartArray("notes");
+            _notes.ForEach(json.WriteStringValue);
+            json.WriteEndArray();
             json.WriteEndObject();
         }
 
@@ -57,6 +70,8 @@ internal sealed class BenchReport(string benchmark)
             string target = f.Comparison is { } c ? $"{(c == Comparison.AtMost ? "≤" : "≥")} {Number(f.Target)}  {(f.Met ? "met" : "MISSED")}" : "";
             to.WriteLine($"{f.Name.PadRight(width)}  {Number(f.Median),12}  {Number(f.Min),12}  {Number(f.Max),12}  {f.Unit,-10}  {target}".TrimEnd());
         }
+
+        _notes.ForEach(note => to.WriteLine($"note: {note}"));
     }
 
     private void Add(string name, string unit, IReadOnlyList<double> samples, Comparison? comparison, double target)

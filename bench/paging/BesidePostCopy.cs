@@ -8,7 +8,7 @@ namespace FCtrans.Bench.SplitVms;
 
 /// <summary>
 /// How long a guest waits for a page that is elsewhere, told by itself: in a split VM, and while QEMU's own post-copy brings the same guest over the
-/// same network; beside both, what swap takes that never leaves the machine. Says where we stand; has no target.
+/// same network; beside both, what swap takes that never leaves the machine. Says where we stand, in ratios within a run; has no target.
 /// </summary>
 internal static class BesidePostCopy
 {
@@ -17,6 +17,10 @@ internal static class BesidePostCopy
     private const int Touches = 4000;
     private const int SwapMebibytes = 256;
     private const int Port = 49210;
+    private const string AllElse = "QEMU's post-copy, all else on its way";
+    private const string OwnChannel = "QEMU's post-copy with a channel for faults";
+    private const string Slower = "QEMU's post-copy so, the rest at 64 MiB/s";
+    private const string OfSwap = "swap in tmpfs, no guest and no network";
 
     /// <summary>So little is sent before the post-copy begins.</summary>
     private const long SlowBytesPerSecond = 1 << 20;
@@ -29,29 +33,58 @@ internal static class BesidePostCopy
     public static void Run(BenchReport report, BenchHosts hosts, int runs)
     {
         List<Waits> pushing = [], preempting = [], slower = [], plain = [], tls = [], swap = [];
+        var memory = new AgentMemory();
         for (int run = 0; run < runs; run++)
         {
             pushing.Add(PostCopy(hosts, preempt: false, slower: false));
             preempting.Add(PostCopy(hosts, preempt: true, slower: false));
             slower.Add(PostCopy(hosts, preempt: true, slower: true));
-            plain.Add(Split(hosts, tls: false));
-            tls.Add(Split(hosts, tls: true));
-            if (Swap() is { } swapped)
+            plain.Add(Split(hosts, tls: false, memory));
+            tls.Add(Split(hosts, tls: true, memory));
+            if (Swap(report) is { } swapped)
             {
                 swap.Add(swapped);
             }
         }
 
-        Tell(report, "QEMU's post-copy, all else on its way", pushing);
-        Tell(report, "QEMU's post-copy with a channel for faults", preempting);
-        Tell(report, "QEMU's post-copy so, the rest at 64 MiB/s", slower);
+        Tell(report, AllElse, pushing);
+        Tell(report, OwnChannel, preempting);
+        Tell(report, Slower, slower);
         Tell(report, "split VM without TLS", plain);
         Tell(report, "split VM with TLS", tls);
         if (swap.Count > 0)
         {
-            report.Add("swap in tmpfs, no guest and no network: median", "µs", [.. swap.Select(w => w.P50)]);
-            report.Add("swap in tmpfs, no guest and no network: p99", "µs", [.. swap.Select(w => w.P99)]);
+            report.Add($"{OfSwap}: median", "µs", [.. swap.Select(w => w.P50)]);
+            report.Add($"{OfSwap}: p99", "µs", [.. swap.Select(w => w.P99)]);
         }
+
+        foreach (var (ours, waits) in (ReadOnlySpan<(string, List<Waits>)>)[("split VM without TLS", plain), ("split VM with TLS", tls)])
+        {
+            Compare(report, ours, waits, AllElse, pushing);
+            Compare(report, ours, waits, OwnChannel, preempting);
+            Compare(report, ours, waits, Slower, slower);
+            // Where one run has it, all have: it is the machine that offers it or does not.
+            if (swap.Count == runs)
+            {
+                Compare(report, ours, waits, OfSwap, swap);
+            }
+        }
+
+        memory.Tell(report, "touching");
+    }
+
+    /// <summary>Ours over theirs, run by run; a run in which no touch waited for theirs has no ratio.</summary>
+    private static void Compare(BenchReport report, string ours, List<Waits> waits, string theirs, List<Waits> others)
+    {
+        var both = waits.Zip(others).Where(b => b.Second.P50 > 0).ToList();
+        if (both.Count == 0)
+        {
+            report.Note($"{ours} beside {theirs}: not compared, no touch waited there.");
+            return;
+        }
+
+        report.Add($"  {ours} beside {theirs}: median", "times", [.. both.Select(b => b.First.P50 / b.Second.P50)]);
+        report.Add($"  {ours} beside {theirs}: p99", "times", [.. both.Select(b => b.First.P99 / b.Second.P99)]);
     }
 
     private static void Tell(BenchReport report, string name, List<Waits> waits)
@@ -75,7 +108,7 @@ internal static class BesidePostCopy
             : throw new LabException($"The guest found pages with a wrong content: {answer}");
     }
 
-    private static Waits Split(BenchHosts hosts, bool tls)
+    private static Waits Split(BenchHosts hosts, bool tls, AgentMemory memory)
     {
         ulong kernel = 0;
         using SplitVm vm = SplitVm.Start(
@@ -89,6 +122,7 @@ internal static class BesidePostCopy
             _ => kernel + (32 << 20),
             tls: tls);
         Waits waits = Touch(vm.Guest, tls ? "split, TLS" : "split");
+        memory.Take(vm);
         vm.Check();
         return waits;
     }
@@ -140,14 +174,14 @@ internal static class BesidePostCopy
     }
 
     /// <summary>Null where this machine has no swap in memory to offer.</summary>
-    private static Waits? Swap()
+    private static Waits? Swap(BenchReport report)
     {
         string file = $"/dev/shm/swap-{Guid.NewGuid():N}";
         using var program = new TalkingProgram(TalkingProgram.Compile("swap"), file, SwapMebibytes, Touches);
         string[] kind = program.Expect("swap");
         if (kind[0] == "none")
         {
-            Console.WriteLine($"   swap: this machine refuses it, on a file in tmpfs and on a loop device over one (errno {kind[1]})");
+            report.Note($"swap: not measured, this machine refuses it, on a file in tmpfs and on a loop device over one (errno {kind[1]}).");
             return null;
         }
 
@@ -160,7 +194,7 @@ internal static class BesidePostCopy
 
         if (n[3] * 10 > SwapMebibytes << 8)
         {
-            Console.WriteLine("   swap: this machine keeps the pages in memory, so that no touch is one of the swap's");
+            report.Note("swap: not measured, this machine keeps the pages in memory, so that no touch is one of the swap's.");
             return null;
         }
 
