@@ -41,6 +41,9 @@ public sealed class Lab : IDisposable
     /// <summary>This process's address on the lab's network.</summary>
     public static string GatewayAddress => "198.18.0.1";
 
+    /// <summary>The command, but for its arguments, that runs Debian's redis-benchmark on this machine (`prepare server`).</summary>
+    public static IReadOnlyList<string> RedisBenchmark => LabPaths.RedisBenchmark;
+
     /// <summary>The private key (OpenSSH's format, no passphrase) that root's account of each host accepts.</summary>
     public string KeyPath => Path.Combine(Root, "id_ed25519");
 

@@ -16,6 +16,16 @@ internal static class LabPaths
     public static (string Kernel, string Initramfs) Server =>
         (Require(Path.Combine(Cache, "vmlinuz-server"), "server"), Require(Path.Combine(Cache, "initramfs-server"), "server"));
 
+    /// <summary>Debian's redis-benchmark for this machine, by its own loader and libraries.</summary>
+    public static string[] RedisBenchmark
+    {
+        get
+        {
+            string directory = Path.Combine(Cache, "redis-benchmark");
+            return [Path.Combine(directory, "ld-linux-x86-64.so.2"), "--library-path", Path.Combine(directory, "lib"), Require(Path.Combine(directory, "redis-benchmark"), "server")];
+        }
+    }
+
     public static string BareGuest => Require(Path.Combine(Cache, "bare.elf"), "");
 
     public static string Kernel(string version)

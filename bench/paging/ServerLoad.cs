@@ -9,12 +9,14 @@ internal readonly record struct Served(double PerSecond, double P50Milliseconds,
 
 /// <summary>
 /// Asks a redis server for keys by Zipf's law (exponent 0.99; which keys are the frequent ones has nothing to do with where they lie), nine
-/// reads to one write, over some connections, each of which sends its next request when it has its answer.
+/// reads to one write, over some connections, each of which sends its next request when it has its answer. Keys are named as redis-benchmark
+/// names its random ones: <c>k__rand_int__</c>, twelve digits.
 /// </summary>
 internal sealed class ServerLoad(string host, int port, int keys, int valueBytes)
 {
+    public const int Connections = 8;
+
     private const double Exponent = 0.99;
-    private const int Connections = 8;
     private const int WriteEvery = 10;
     private const int KeysAtOnce = 5_000;
     private static readonly TimeSpan s_timeout = TimeSpan.FromMinutes(2);
@@ -26,7 +28,7 @@ internal sealed class ServerLoad(string host, int port, int keys, int valueBytes
         local size = tonumber(ARGV[4])
         for i = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do
             local at = (i * 7919) % (#ARGV[3] - size) + 1
-            redis.call('SET', 'k' .. i, string.sub(ARGV[3], at, at + size - 1))
+            redis.call('SET', string.format('k%012d', i), string.sub(ARGV[3], at, at + size - 1))
         end
         return redis.call('DBSIZE')
         """u8.ToArray();
@@ -87,7 +89,7 @@ internal sealed class ServerLoad(string host, int port, int keys, int valueBytes
         byte[] value = new byte[valueBytes];
         while (Stopwatch.GetElapsedTime(began) < duration)
         {
-            byte[] key = [(byte)'k', .. Ascii(Pick(random))];
+            byte[] key = Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"k{Pick(random):D12}"));
             bool write = random.Next(WriteEvery) == 0;
             if (write)
             {

@@ -59,9 +59,12 @@ internal sealed class SplitVm : IDisposable
     /// <summary>Changes what may stay on the main host, and waits until it does.</summary>
     public void Limit(ulong bytes)
     {
-        _main.SetPagingAsync(new PagingSettings { MainMemoryBytes = bytes }, CancellationToken.None).GetAwaiter().GetResult();
+        Set(new PagingSettings { MainMemoryBytes = bytes });
         WaitFor(p => p.ResidentPages << 12 <= bytes);
     }
+
+    /// <summary>Changes what is set here, as the module does.</summary>
+    public void Set(PagingSettings settings) => _main.SetPagingAsync(settings, CancellationToken.None).GetAwaiter().GetResult();
 
     public void WaitFor(Func<PagingStatus, bool> state)
     {
