@@ -4,6 +4,7 @@ using FCtrans.Agent.Memory;
 using FCtrans.Agent.Storage;
 using FCtrans.Agent.Transport;
 using FCtrans.Agent.Workers;
+using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Migration;
 
@@ -11,7 +12,8 @@ namespace FCtrans.Agent.Migration;
 /// The source as one more store after the switch-over: gives the main host the pages that were left, on demand and by the way, until it
 /// has taken all and says so. Each connection has its own thread and keeps its frames' order; nobody can put anything here.
 /// </summary>
-internal sealed unsafe class LeftPagesServer : IDisposable
+/// <param name="limiter">For what is fetched by the way. What the guest waits for is never held up. Null for none.</param>
+internal sealed unsafe class LeftPagesServer(RateLimiter? limiter = null) : IDisposable
 {
     private readonly ManualResetEventSlim _over = new();
     private volatile LeftPages? _pages;
@@ -35,6 +37,7 @@ internal sealed unsafe class LeftPagesServer : IDisposable
     public void Serve(FrameConnection connection, PeerHello hello)
     {
         var pages = _pages ?? throw connection.Refuse("Nothing was left at the source yet.");
+        var limited = hello is { Role: WorkerRole.Main, Purpose: ConnectionPurpose.Demand } ? null : limiter;
         byte* buffer = (byte*)NativeMemory.AlignedAlloc(FrameHeader.MaxPayloadBytes, PageIndex.PageSize);
         try
         {
@@ -45,7 +48,9 @@ internal sealed unsafe class LeftPagesServer : IDisposable
                     case FrameType.Get:
                         FailurePoint("source.giving");
                         Interlocked.Add(ref _pagesGiven, frame.PageCount);
+                        long before = connection.BytesSent;
                         HeldPages.Give(pages, connection, frame, buffer);
+                        limited?.Take(connection.BytesSent - before);
                         break;
                     case FrameType.Discard:
                         FailurePoint("source.giving-up");

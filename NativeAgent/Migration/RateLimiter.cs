@@ -9,11 +9,16 @@ internal sealed class RateLimiter(long bytesPerSecond)
     private readonly double _burstSeconds = 0.010;
     private readonly Lock _gate = new();
     private double _due;
+    private long _taken;
+
+    /// <summary>Bytes paid for so far.</summary>
+    public long Taken => Interlocked.Read(ref _taken);
 
     /// <summary>Returns when <paramref name="bytes"/>, which have just been sent, are paid for and more may follow.</summary>
     public void Take(long bytes)
     {
         double wait;
+        Interlocked.Add(ref _taken, bytes);
         lock (_gate)
         {
             double now = (double)Stopwatch.GetTimestamp() / Stopwatch.Frequency;

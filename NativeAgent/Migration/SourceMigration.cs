@@ -36,6 +36,9 @@ internal sealed class SourceMigration : IDisposable
     private readonly WorkerDirectory _directory;
     private readonly MigrationProgress _progress;
     private readonly WorkerCertificate _certificate;
+
+    /// <summary>For all that leaves this host for the VM's sake, but for what the running guest waits for. Null: no limit.</summary>
+    private readonly RateLimiter? _limiter;
     private readonly Peer _main;
     private readonly Peer[] _subs;
     private readonly long _pageCount;
@@ -60,6 +63,7 @@ internal sealed class SourceMigration : IDisposable
         _directory = directory;
         _progress = progress;
         _certificate = WorkerCertificate.Load(directory.Path);
+        _limiter = spec.BandwidthLimitBytesPerSecond > 0 ? new RateLimiter((long)spec.BandwidthLimitBytesPerSecond) : null;
         _main = spec.Peers.Single(peer => peer.Role == WorkerRole.Main);
         _subs = [.. spec.Peers.Where(peer => peer.Role == WorkerRole.Sub).OrderBy(peer => peer.SubIndex)];
         _pageCount = spec.RamBlocks.Sum(block => (long)(block.SizeBytes >> PageIndex.PageShift));
@@ -81,8 +85,7 @@ internal sealed class SourceMigration : IDisposable
         LookAtGuest();
         _control = OpenControl();
         _control.SendPinned(_kernelPages!);
-        var limiter = _spec.BandwidthLimitBytesPerSecond > 0 ? new RateLimiter((long)_spec.BandwidthLimitBytesPerSecond) : null;
-        var options = new SendOptions(_ram!, _spec.TrackUnused, limiter);
+        var options = new SendOptions(_ram!, _spec.TrackUnused, _limiter);
         foreach (var peer in (Peer[])[_main, .. _subs])
         {
             _senders.Add(new BulkSender(
@@ -118,8 +121,31 @@ internal sealed class SourceMigration : IDisposable
         };
 
         FailurePoint.Reach("source.pre-copy");
-        bool leave = _spec.Mode == MigrationMode.PostCopy;
         var convergence = new Convergence(_spec, mayLeave: _spec.Mode != MigrationMode.PreCopy && _subs.Length < PageEntry.MaxSubs);
+        if (_spec.Mode == MigrationMode.PostCopy || convergence.MayLeave || _spec.PreCopyLimitMilliseconds <= 0)
+        {
+            RoundsAndSwitchOver(rounds, convergence, cancel);
+            return;
+        }
+
+        // Nothing may stay here, so when the user's time is over there is but one thing to do. Here, and not where the user sits: that may be gone.
+        using var limited = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        var limit = TimeSpan.FromMilliseconds(Math.Min(_spec.PreCopyLimitMilliseconds, int.MaxValue));
+        limited.CancelAfter(limit);
+        try
+        {
+            RoundsAndSwitchOver(rounds, convergence, limited.Token);
+        }
+        catch (OperationCanceledException) when (limited.IsCancellationRequested && !cancel.IsCancellationRequested)
+        {
+            _progress.Update(s => s.TimeIsOver = true);
+            throw new MigrationException($"The time allowed for it (-Timeout, {limit.TotalSeconds:0.#} s) was over before the VM could run on the main host.");
+        }
+    }
+
+    private void RoundsAndSwitchOver(MigrationRounds rounds, Convergence convergence, CancellationToken cancel)
+    {
+        bool leave = _spec.Mode == MigrationMode.PostCopy;
         for (bool again = !leave; again;)
         {
             rounds.Send(cancel, convergence.MayLeave ? LimitIsOver : null);
@@ -135,7 +161,7 @@ internal sealed class SourceMigration : IDisposable
             again = !leave && next == NextStep.Round;
         }
 
-        SwitchOver(rounds, leave, cancel);
+        SwitchOver(rounds, leave, mayLeave: leave || convergence.MayLeave, cancel);
     }
 
     private bool LimitIsOver() => _spec.PreCopyLimitMilliseconds > 0
@@ -307,7 +333,8 @@ internal sealed class SourceMigration : IDisposable
     }
 
     /// <param name="leave">Not all is sent before: what is left stays here, and the main host fetches it.</param>
-    private void SwitchOver(MigrationRounds rounds, bool leave, CancellationToken cancel)
+    /// <param name="mayLeave">What turns out to be too much for the downtime when the VM stands still may stay here too.</param>
+    private void SwitchOver(MigrationRounds rounds, bool leave, bool mayLeave, CancellationToken cancel)
     {
         // A VM that stands still does not wait long for a link: it had better run on here.
         foreach (var sender in _senders)
@@ -323,24 +350,27 @@ internal sealed class SourceMigration : IDisposable
         }
 
         _progress.Update(s => s.State = MigrationState.SwitchOver);
+        FailurePoint.Reach("source.switch-over");
         _vm!.StopForSwitchOver(piece => _control!.SendDeviceState(piece, last: false), cancel);
         _progress.VmStands(_vm.StoppedAt);
         rounds.Harvest();
-        if (leave && rounds.CountToSend() is > 0 and var pages && !FitsDowntime(pages, rounds.PagesPerSecond))
+        // The guest may have written a lot since the harvest that decided to stop it, so what is left is looked at once more.
+        long pages = rounds.CountToSend();
+        bool rest = mayLeave && pages > 0 && !FitsDowntime(pages, rounds.PagesPerSecond);
+        using (var standstill = new Standstill(_spec, rest ? 0 : pages, rounds.PagesPerSecond, cancel))
         {
-            LeaveRest(rounds, cancel);
-        }
-        else
-        {
-            rounds.Send(cancel);
+            // Whoever waits for a host to take pages shall not outwait this.
+            standstill.WhenOver(failure => _senders.ForEach(sender => sender.Fail(failure)));
+            try
+            {
+                Complete(rounds, rest, standstill.Token);
+            }
+            catch (OperationCanceledException) when (standstill.IsOver && !cancel.IsCancellationRequested)
+            {
+                throw standstill.Failure();
+            }
         }
 
-        FailurePoint.Reach("source.last-round");
-        _control!.Send(ControlCode.TableComplete);
-        long bytes = _vm.FinishDeviceState(cancel);
-        _control.SendDeviceState(default, last: true);
-        _progress.Update(s => s.DeviceStateBytes = (ulong)bytes);
-        _control.WaitFor(ControlCode.Ready, cancel);
         FailurePoint.Reach("source.ready");
         cancel.ThrowIfCancellationRequested();
         FailurePoint.Reach("source.committing");
@@ -354,13 +384,34 @@ internal sealed class SourceMigration : IDisposable
         FinishCommitted(CancellationToken.None);
     }
 
+    /// <summary>With the VM stopped: returns when the main host has all of it, or knows where it is, and could run it.</summary>
+    /// <param name="leaveRest">What is not there yet stays here.</param>
+    private void Complete(MigrationRounds rounds, bool leaveRest, CancellationToken cancel)
+    {
+        if (leaveRest)
+        {
+            LeaveRest(rounds, cancel);
+        }
+        else
+        {
+            rounds.Send(cancel);
+        }
+
+        FailurePoint.Reach("source.last-round");
+        _control!.Send(ControlCode.TableComplete);
+        long bytes = _vm!.FinishDeviceState(cancel);
+        _control.SendDeviceState(default, last: true);
+        _progress.Update(s => s.DeviceStateBytes = (ulong)bytes);
+        _control.WaitFor(ControlCode.Ready, cancel);
+    }
+
     private bool FitsDowntime(long pages, double pagesPerSecond) =>
         pagesPerSecond > 0 && pages / pagesPerSecond * 1000 < Convergence.AllowedMilliseconds(_spec);
 
     private void LeaveRest(MigrationRounds rounds, CancellationToken cancel)
     {
         var left = rounds.Leave(_subs.Length, cancel);
-        _left = SourceStore.Open(_spec, _directory, _certificate, _control!.LocalAddress, _ram!, left);
+        _left = SourceStore.Open(_spec, _directory, _certificate, _limiter, _control!.LocalAddress, _ram!, left);
         _control.Send(ControlCode.LeftAtSource, _left.Port.ToString(CultureInfo.InvariantCulture));
         FailurePoint.Reach("source.left");
     }
@@ -385,7 +436,7 @@ internal sealed class SourceMigration : IDisposable
                 return;
             }
 
-            _left = SourceStore.Reopen(_spec, _directory, _certificate, _ram);
+            _left = SourceStore.Reopen(_spec, _directory, _certificate, _limiter, _ram);
         }
 
         if (_left is { } left)

@@ -17,14 +17,15 @@ internal sealed class SourceStore : IDisposable
     private const string PagesFile = "left-pages";
 
     private readonly WorkerDirectory _directory;
-    private readonly LeftPagesServer _server = new();
+    private readonly LeftPagesServer _server;
     private readonly PeerListener _listener;
 
-    private SourceStore(WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, IPEndPoint at, LeftPages pages)
+    private SourceStore(
+        WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, RateLimiter? limiter, IPEndPoint at, LeftPages pages)
     {
         _directory = directory;
         Pages = pages;
-        _server.Pages = pages;
+        _server = new LeftPagesServer(limiter) { Pages = pages };
         _listener = new PeerListener(
             new PeerListenerOptions
             {
@@ -49,10 +50,10 @@ internal sealed class SourceStore : IDisposable
     /// <param name="left">Owned from now on.</param>
     /// <exception cref="IOException">The address can't be bound.</exception>
     public static SourceStore Open(
-        WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, IPAddress address, GuestRam ram, PageBitmap left)
+        WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, RateLimiter? limiter, IPAddress address, GuestRam ram, PageBitmap left)
     {
         var store = new SourceStore(
-            spec, directory, certificate, new IPEndPoint(address, 0), LeftPages.Keep(directory.File(PagesFile), ram, left));
+            spec, directory, certificate, limiter, new IPEndPoint(address, 0), LeftPages.Keep(directory.File(PagesFile), ram, left));
         directory.Mark(Markers.LeftPort, new IPEndPoint(address, store.Port).ToString());
         return store;
     }
@@ -62,8 +63,9 @@ internal sealed class SourceStore : IDisposable
 
     /// <summary>Opens it again, where the main host will look for it, with what is still here.</summary>
     /// <exception cref="IOException">The port is another's now.</exception>
-    public static SourceStore Reopen(WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, GuestRam ram) => new(
-        spec, directory, certificate, IPEndPoint.Parse(directory.Read(Markers.LeftPort)!), LeftPages.Reopen(directory.File(PagesFile), ram));
+    public static SourceStore Reopen(
+        WorkerSpec spec, WorkerDirectory directory, WorkerCertificate certificate, RateLimiter? limiter, GuestRam ram) => new(
+        spec, directory, certificate, limiter, IPEndPoint.Parse(directory.Read(Markers.LeftPort)!), LeftPages.Reopen(directory.File(PagesFile), ram));
 
     /// <summary>After a failure before the commitment: nothing was left after all.</summary>
     public static void Forget(WorkerDirectory directory)

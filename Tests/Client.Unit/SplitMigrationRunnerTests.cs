@@ -166,6 +166,21 @@ public sealed class SplitMigrationRunnerTests : IAsyncLifetime
         Assert.All(_hosts, h => Assert.Empty(h.Workers));
     }
 
+    /// <summary>The source counts the time itself, since PowerShell may be gone.</summary>
+    [Theory]
+    [InlineData(MigrationMode.PreCopy)]
+    [InlineData(MigrationMode.Hybrid)]
+    public async Task The_time_allowed_is_told_to_the_source_and_its_end_is_called_that(MigrationMode mode)
+    {
+        SplitMigrationRequest request = Request() with { Timeout = TimeSpan.FromHours(1), Mode = mode };
+        Source.Play(new MigrationStatus { State = MigrationState.Failed, TimeIsOver = true, Error = "over" });
+        Assert.Equal("MigrationTimeout", (await Assert.ThrowsAsync<FCtransException>(() => RunAsync(request))).ErrorId);
+
+        Source.Play(MigrationState.Completed);
+        await RunAsync(request);
+        Assert.Equal(3_600_000, Assert.Single(Source.Workers).PreCopyLimitMilliseconds);
+    }
+
     [Fact]
     public async Task When_the_source_worker_is_gone_the_main_host_says_whether_the_vm_runs_there()
     {

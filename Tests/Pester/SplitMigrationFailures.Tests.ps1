@@ -94,6 +94,45 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
         Assert-RunsAtSource
     }
 
+    # The kernel of such a host acknowledges everything, so no link breaks.
+    It 'fails, with the VM running at the source, when the main worker does nothing any more while the VM stands still' {
+        Set-FailurePoint $setup.Host.main 'main.loaded=park'
+        $job = Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -AsJob
+        Wait-FailurePoint $setup.Host.main 'main.loaded'
+        # It stands still, and answers when it runs again.
+        $null = Get-LabGuestStat -Guest $guest
+        Resume-FailurePoint $setup.Host.main 'main.loaded'
+        $null = Wait-Job $job -Timeout 60
+        $job.State | Should -Be 'Failed'
+        $failures = $null
+        Receive-Job $job -ErrorVariable failures -ErrorAction SilentlyContinue
+        $failures[0].Exception.Message | Should -BeLike '*stood still for 30 s*'
+        Remove-Job $job
+        Assert-RunsAtSource
+    }
+
+    It 'is given up at the end of its -Timeout though the PowerShell that started it is gone' {
+        $lab = $setup.Lab
+        $script = "Import-Module '$root/out/FCtrans/FCtrans.psd1'; " +
+            "`$s, `$m, `$a, `$b = '$($setup.Host.source.Address)', '$($setup.Host.main.Address)', '$($setup.Host.sub1.Address)', '$($setup.Host.sub2.Address)' | " +
+            "ForEach-Object { Connect-KvmHost -HostName `$_ -KeyFile '$($lab.KeyPath)' -KnownHostsFile '$($lab.KnownHostsPath)' }; " +
+            "Get-KvmVm -KvmHost `$s -Name vm1 | Start-SplitMigration -MainHost `$m -SubHost `$a, `$b -MainMemory 128MB -Mode PreCopy -Timeout 0:0:6 -BandwidthLimitBytesPerSecond 1MB"
+        $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
+        foreach ($argument in '-NoProfile', '-NonInteractive', '-Command', $script) { $start.ArgumentList.Add($argument) }
+        $start.RedirectStandardOutput = $true
+        $powershell = [Diagnostics.Process]::Start($start)
+        try {
+            Wait-Until { Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'PreCopy' } 'it copies'
+        }
+        finally {
+            $powershell.Kill()
+            $powershell.WaitForExit()
+        }
+
+        Wait-Until { Get-SplitMigration -KvmHost $source | Where-Object { $_.State -eq 'Failed' -and $_.Error -like '*-Timeout*' } } 'it has failed'
+        Assert-RunsAtSource
+    }
+
     It 'is given up by Stop-SplitMigration while it copies' {
         Set-FailurePoint $setup.Host.source 'source.round-sent=park'
         $job = Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -AsJob
@@ -182,6 +221,30 @@ Describe 'A migration whose worker is killed at the commitment or after it' -Tag
         foreach ($labHost in $setup.Host.source, $setup.Host.main, $setup.Host.sub1) {
             Wait-Until { -not (Get-LeftOver $labHost) } "nothing is left on $($labHost.Name)"
         }
+    }
+}
+
+Describe 'A guest that writes a lot just before it is stopped' -Tag 'Vm' {
+    AfterAll {
+        Remove-ConnectedLab
+    }
+
+    It 'stands still no longer for that: what is too much stays at the source' {
+        $setup = New-ConnectedLab source, main, sub1
+        $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 64'
+        Set-FailurePoint $setup.Host.source 'source.switch-over=park'
+        $job = Get-KvmVm -KvmHost $setup.Connection.source -Name vm1 |
+            Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 256MB -BandwidthLimitBytesPerSecond 20MB -AsJob
+        Wait-FailurePoint $setup.Host.source 'source.switch-over'
+        $null = Invoke-LabGuest -Guest $guest -Command 'fill 64'
+        Resume-FailurePoint $setup.Host.source 'source.switch-over'
+        $null = Wait-Job $job -Timeout 120
+        $result = Receive-Job $job
+        $result.State | Should -Be 'Completed'
+        $result.LeftBytesAtSwitchOver | Should -BeGreaterThan 48MB
+        Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
+        (Invoke-LabGuest -Guest $guest -Command 'verify').errors | Should -Be 0
     }
 }
 

@@ -119,6 +119,45 @@ public sealed unsafe class LeftPagesTests : IDisposable
     }
 
     [Fact]
+    public void The_users_limit_holds_for_all_but_what_the_guest_waits_for()
+    {
+        const int bytes = FrameHeader.Size + 10 + (10 * PageIndex.PageSize);
+        Assert.Equal(0, PaidFor(WorkerRole.Main, ConnectionPurpose.Demand));
+        Assert.Equal(2 * bytes, PaidFor(WorkerRole.Main, ConnectionPurpose.Drain));
+        Assert.Equal(2 * bytes, PaidFor(WorkerRole.Sub, ConnectionPurpose.Demand));
+    }
+
+    private long PaidFor(WorkerRole role, ConnectionPurpose purpose)
+    {
+        using var left = Keep(new PageRange(100, 50));
+        var limiter = new RateLimiter(1L << 40);
+        using var server = new LeftPagesServer(limiter) { Pages = left };
+        using (var listener = new PeerListener(
+            new PeerListenerOptions
+            {
+                Address = IPAddress.Loopback, Role = WorkerRole.Source, SplitId = SplitId, Pages = Pages, Certificate = null,
+                Peers = new Dictionary<string, WorkerRole> { ["main"] = WorkerRole.Main, ["sub"] = WorkerRole.Sub },
+            },
+            server.Serve))
+        {
+            listener.Start();
+            byte[] buffer = new byte[FrameHeader.MaxPayloadBytes];
+            using var connection = PeerConnector.Connect(
+                IPAddress.Loopback, listener.Port, "", null, new PeerHello(SplitId, role, purpose, Pages), TimeSpan.FromSeconds(10), tls: false, out _);
+            for (int i = 0; i < 2; i++)
+            {
+                connection.Send(FrameHeader.Of(FrameType.Get, new PageRange(110, 10), 7));
+                connection.Flush();
+                Assert.True(connection.Read(out var answer, buffer));
+                Assert.Equal(10 + (10 * PageIndex.PageSize), answer.PayloadBytes);
+            }
+        }
+
+        // The listener waits for its threads, so all is counted.
+        return limiter.Taken;
+    }
+
+    [Fact]
     public void A_sub_host_takes_pages_from_the_source_and_leaves_alone_what_the_source_has_not()
     {
         using var left = Keep(new PageRange(100, 50));

@@ -84,7 +84,7 @@ public sealed class SplitMigrationRunner
         }
 
         string left = await RemoveWorkersAsync(force: false).ConfigureAwait(false);
-        throw watch.TimedOut ? Failure.MigrationTimeout(vm, request.Timeout!.Value)
+        throw watch.TimedOut || (status.TimeIsOver && request.Timeout is not null) ? Failure.MigrationTimeout(vm, request.Timeout!.Value)
             : status.State == MigrationState.Aborted ? Failure.MigrationAborted(vm, left)
             : Failure.MigrationFailed(vm, status.Error, left, status.VmEnded);
     }
@@ -131,7 +131,7 @@ public sealed class SplitMigrationRunner
         source.MaxDowntimeMilliseconds = request.MaxDowntime.TotalMilliseconds;
         source.MaxRounds = request.MaxRounds;
         source.Mode = request.Mode;
-        source.PreCopyLimitMilliseconds = request.Mode == MigrationMode.Hybrid ? request.Timeout?.TotalMilliseconds ?? 0 : 0;
+        source.PreCopyLimitMilliseconds = request.Timeout?.TotalMilliseconds ?? 0;
         source.BandwidthLimitBytesPerSecond = request.BandwidthLimitBytesPerSecond;
         source.SubHostQuotaBytes.AddRange(subPeers.Select(_ => 0UL));
         return source;
