@@ -46,7 +46,10 @@ internal static class DestinationChecks
         return line?[(line.IndexOf(':') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries) ?? [];
     }
 
-    /// <summary>null where QEMU decides itself: a named processor model is the same everywhere, and QEMU refuses what it can't do.</summary>
+    /// <summary>
+    /// null for a named processor model: only the QEMU that is started knows what of it this host lacks, and is asked then
+    /// (<see cref="Migration.ProcessorFeatures"/>).
+    /// </summary>
     internal static HostCheck? Processor(QemuCommandLine line, IEnumerable<string> source, string[] here)
     {
         string model = (line.All("cpu").LastOrDefault() ?? "").Split(',')[0];

@@ -20,7 +20,8 @@ internal sealed record MigrationInfo(
 }
 
 /// <summary>A virtual CPU: the host thread that runs it.</summary>
-internal readonly record struct VmCpu(int Index, int ThreadId);
+/// <param name="Path">In QEMU's object tree; empty if it does not say.</param>
+internal readonly record struct VmCpu(int Index, int ThreadId, string Path = "");
 
 /// <summary>A memory device of a VM.</summary>
 /// <param name="Backend">The id of its memory backend.</param>
@@ -105,6 +106,14 @@ internal sealed partial class QemuMonitor
             Text(info["error-desc"]), Number(info["downtime"], -1), Number(info["total-time"], 0));
     }
 
+    /// <summary>Why QEMU would refuse to migrate the VM: devices that can't, or whose state is of this host. Empty before QEMU 6.0, which does not say.</summary>
+    public IReadOnlyList<string> QueryMigrationBlockers() =>
+        Object(Execute("query-migrate"))["blocked-reasons"] is JsonArray reasons ? [.. reasons.Select(Text)] : [];
+
+    /// <summary>A property of an object of QEMU's.</summary>
+    public JsonNode QomGet(string path, string property) =>
+        Execute("qom-get", new JsonObject { ["path"] = path, ["property"] = property });
+
     /// <summary>Waits until the migration has one of these states, or has ended.</summary>
     /// <returns>The last that was seen: <see cref="MigrationInfo.Status"/> tells which.</returns>
     /// <exception cref="MonitorException">Timeout: none of them in time.</exception>
@@ -171,7 +180,7 @@ internal sealed partial class QemuMonitor
         foreach (var entry in Array(Execute("query-cpus-fast")))
         {
             var members = Object(entry);
-            cpus.Add(new VmCpu((int)Number(members["cpu-index"], -1), (int)Number(members["thread-id"], 0)));
+            cpus.Add(new VmCpu((int)Number(members["cpu-index"], -1), (int)Number(members["thread-id"], 0), Text(members["qom-path"])));
         }
 
         return cpus;

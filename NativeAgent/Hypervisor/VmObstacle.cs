@@ -19,6 +19,9 @@ internal sealed record VmObstacle(string Code, string Reason, string Remedy)
     /// <summary>QEMU keeps all memory locked: nothing could be paged out.</summary>
     public const string LockedMemory = "LockedMemory";
 
+    /// <summary>QEMU itself would refuse to migrate it.</summary>
+    public const string MigrationBlocked = "MigrationBlocked";
+
     /// <summary>The domain can't be repeated by another libvirt.</summary>
     public const string Libvirt = "Libvirt";
 

@@ -71,6 +71,7 @@ internal sealed class DestinationVm : IDisposable
             SetCapabilities(monitor);
             var process = QemuProcesses.TryOpen(processId) ?? throw new MigrationException($"The destination's QEMU has ended: {ReadLog(logPath)}");
             var vm = new DestinationVm(directory, process) { _monitor = monitor };
+            ProcessorFeatures.Require(spec, monitor);
             vm.EmptyRam();
             return vm;
         }
@@ -91,6 +92,7 @@ internal sealed class DestinationVm : IDisposable
             DestinationDomain.Note(directory, process);
             var vm = new DestinationVm(directory, process);
             SetCapabilities(vm.Monitor);
+            ProcessorFeatures.Require(spec, vm.Monitor);
             vm.EmptyRam();
             return vm;
         }

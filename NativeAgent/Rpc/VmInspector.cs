@@ -1,4 +1,5 @@
 using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Migration;
 using FCtrans.Agent.Reclaim;
 using FCtrans.Agent.Workers;
 using FCtrans.Contracts;
@@ -24,7 +25,6 @@ internal static class VmInspector
             MachineType = vm.MachineType,
             QemuVersion = vm.QemuVersion,
             Vcpus = vm.VCpus,
-            RunState = RunState(vm),
             SplitId = WorkerOf(vm)?.SplitId ?? "",
             ResidentBytes = (ulong)vm.ResidentBytes,
             Manager = vm.Libvirt is null ? "" : "libvirt",
@@ -48,6 +48,7 @@ internal static class VmInspector
             });
         }
 
+        AskMonitor(vm, info);
         info.CanSplit = info.Obstacles.Count == 0;
         return info;
     }
@@ -88,22 +89,34 @@ internal static class VmInspector
         };
     }
 
-    private static string RunState(QemuProcess vm)
+    private static void AskMonitor(QemuProcess vm, VmInfo info)
     {
         if (vm.MonitorPath.Length == 0)
         {
-            return "";
+            return;
         }
 
         try
         {
             using var monitor = QemuMonitor.Connect(vm.MonitorPath, s_monitorTimeout);
-            return monitor.QueryStatus().State;
+            info.RunState = monitor.QueryStatus().State;
+            if (info.SplitId.Length > 0)
+            {
+                return;
+            }
+
+            info.Obstacles.AddRange(monitor.QueryMigrationBlockers().Select(reason => new Contracts.VmObstacle
+            {
+                Code = Hypervisor.VmObstacle.MigrationBlocked,
+                Reason = $"QEMU refuses to migrate it: {reason.TrimEnd('.')}.",
+                Remedy = "Remove the device, or start the VM without it.",
+            }));
+            info.FilteredProcessorFeatures.AddRange(ProcessorFeatures.Filtered(monitor));
+            info.ProcessorKnown = true;
         }
         catch (Exception e) when (e is IOException or MonitorException)
         {
             // Busy with another client, or just ending: unknown is what a user should see, not a failed listing.
-            return "";
         }
     }
 

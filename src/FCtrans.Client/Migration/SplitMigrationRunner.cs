@@ -113,6 +113,8 @@ public sealed class SplitMigrationRunner
         main.MainMemoryBytes = _plan.MainMemoryBytes;
         main.Copies = (uint)request.Copies;
         main.QemuCommandLine.AddRange(SplitMigrationPlan.CommandLine(request, _plan.Vm));
+        main.FilteredProcessorFeatures.AddRange(_plan.Vm.FilteredProcessorFeatures);
+        main.ProcessorKnown = _plan.Vm.ProcessorKnown;
         bool moveDefinition = _plan.Domain is { Persistent: true } && request.MovePersistentDomain;
         if (_plan.Domain is { } domain)
         {
