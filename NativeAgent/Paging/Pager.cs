@@ -398,9 +398,21 @@ internal sealed class Pager : IDisposable
     /// <exception cref="InvalidOperationException">It can't be noted.</exception>
     private void NoteLost()
     {
-        for (long page = 0; (page = _core.Table.NextWithContent(page)) >= 0; page++)
+        for (long page = 0; (page = _core.Table.NextWithContent(page)) >= 0;)
         {
-            if (_core.Table[page].State == PageState.Lost && !_core.Lost.TryNote(new(page, 1)))
+            long first = page++;
+            if (_core.Table[first].State != PageState.Lost)
+            {
+                continue;
+            }
+
+            // What a sub-host had lies together: one entry for all of a run.
+            while (page < _core.Table.PageCount && _core.Table[page].State == PageState.Lost)
+            {
+                page++;
+            }
+
+            if (!_core.Lost.TryNote(new(first, page - first)))
             {
                 throw new InvalidOperationException(
                     "Which pages are lost can't be noted in the worker's directory. Make room on its file system, and try again.");
