@@ -51,34 +51,31 @@ public sealed class MemorySize
     {
         if (_text.EndsWith('%'))
         {
-            double share = Number(_text[..^1]);
+            double share = ParseNumber(_text[..^1]) ?? throw NoSize();
             return share is > 0 and <= 100
                 ? (ulong)(guestBytes * (share / 100))
                 : throw Failure.MainMemoryInvalid(_text, "a share lies between 0 and 100 percent");
         }
 
-        double factor = 1;
-        string digits = _text;
-        foreach ((string suffix, double unit) in s_units)
-        {
-            if (_text.EndsWith(suffix, StringComparison.OrdinalIgnoreCase))
-            {
-                digits = _text[..^suffix.Length];
-                factor = unit;
-                break;
-            }
-        }
-
-        double bytes = Number(digits) * factor;
-        return bytes is > 0 and < 1L << 60
+        return (ParseBytes(_text) ?? throw NoSize()) is var bytes and > 0 and < 1L << 60
             ? (ulong)bytes
             : throw Failure.MainMemoryInvalid(_text, "that is no size that a host could have");
     }
 
-    private double Number(string digits) =>
+    /// <summary>Bytes, not rounded, of a text with or without a unit; null: it is no size.</summary>
+    internal static double? ParseBytes(string text)
+    {
+        text = text.Trim();
+        (string suffix, double factor) = Array.Find(s_units, u => text.EndsWith(u.Suffix, StringComparison.OrdinalIgnoreCase));
+        return ParseNumber(text[..^(suffix ?? "").Length]) * (suffix is null ? 1 : factor);
+    }
+
+    private static double? ParseNumber(string digits) =>
         double.TryParse(
             digits, NumberStyles.Float & ~NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out double value)
         && double.IsFinite(value)
             ? value
-            : throw Failure.MainMemoryInvalid(_text, "that is not a size");
+            : null;
+
+    private FCtransException NoSize() => Failure.MainMemoryInvalid(_text, "that is not a size");
 }

@@ -12,9 +12,10 @@ namespace FCtrans.Commands;
 [OutputType(typeof(SplitMigration), typeof(SplitMigrationJob))]
 public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
 {
-    /// <summary>The standstill that is aimed at. Default: 300 ms.</summary>
+    /// <summary>The standstill that is aimed at: seconds (0.1), or with a unit ('100ms'). Default: 300 ms.</summary>
     [Parameter]
     [ValidateNotNull]
+    [Duration]
     public TimeSpan MaxDowntime { get; set; } = TimeSpan.FromMilliseconds(300);
 
     /// <summary>After so many rounds the switch-over comes, however much is left.</summary>
@@ -22,10 +23,12 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
     [ValidateRange(1, 1000)]
     public int MaxRounds { get; set; } = 30;
 
-    /// <summary>Bytes a second, to all hosts together. Default: no limit.</summary>
+    /// <summary>At most this many bytes a second, to all hosts together, such as 500MB. Default: no limit.</summary>
     [Parameter]
+    [Alias("BandwidthLimitBytesPerSecond")]
     [ValidateRange(0, long.MaxValue)]
-    public long BandwidthLimitBytesPerSecond { get; set; }
+    [ByteCount]
+    public long MaxBytesPerSecond { get; set; }
 
     /// <summary>
     /// Hybrid (default): memory that the guest writes faster than it can be sent is fetched from the source after the switch-over.
@@ -40,8 +43,12 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
     [ValidateSet("Tls", "None")]
     public string DataPlaneSecurity { get; set; } = "Tls";
 
-    /// <summary>PreCopy: give up after this time. Hybrid: switch over after it, however much is left. Default: never.</summary>
+    /// <summary>
+    /// PreCopy: give up after this time. Hybrid: switch over after it, however much is left. Seconds (600), a number with a unit ('10m'), or
+    /// hours, minutes and seconds (0:10:00). Default: never.
+    /// </summary>
     [Parameter]
+    [Duration]
     public TimeSpan? Timeout { get; set; }
 
     /// <summary>For a persistent domain of libvirt: its definition goes to the main host's libvirt, and the source's forgets it.</summary>
@@ -116,11 +123,14 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
 
     private void CheckTimes()
     {
-        if (MaxDowntime <= TimeSpan.Zero || Timeout <= TimeSpan.Zero)
+        try
         {
-            ThrowTerminatingError(new ErrorRecord(
-                new ArgumentException("-MaxDowntime and -Timeout must be longer than nothing."), "DurationInvalid",
-                ErrorCategory.InvalidArgument, MaxDowntime <= TimeSpan.Zero ? MaxDowntime : Timeout));
+            Duration.Check(nameof(MaxDowntime), MaxDowntime);
+            Duration.Check(nameof(Timeout), Timeout);
+        }
+        catch (FCtransException e)
+        {
+            ThrowTerminatingError(Errors.Record(e, null));
         }
     }
 
@@ -129,7 +139,7 @@ public sealed class StartSplitMigrationCommand : SplitPlanCmdlet
         MovePersistentDomain = MovePersistentDomain,
         MaxDowntime = MaxDowntime,
         MaxRounds = MaxRounds,
-        BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond,
+        BandwidthLimitBytesPerSecond = (ulong)MaxBytesPerSecond,
         Timeout = Timeout,
         Mode = Enum.Parse<MigrationMode>(Mode, ignoreCase: true),
         Tls = !string.Equals(DataPlaneSecurity, "None", StringComparison.OrdinalIgnoreCase),

@@ -10,13 +10,15 @@ public sealed class TestSplitMigrationCommand : SplitPlanCmdlet
 {
     /// <summary>Bytes a second, to all hosts together: what the time is reckoned with. Default: a link of 10 Gbit/s.</summary>
     [Parameter]
+    [Alias("BandwidthLimitBytesPerSecond")]
     [ValidateRange(0, long.MaxValue)]
-    public long BandwidthLimitBytesPerSecond { get; set; }
+    [ByteCount]
+    public long MaxBytesPerSecond { get; set; }
 
     /// <inheritdoc/>
     protected override void ProcessRecord() => ForVms(vm =>
     {
-        SplitMigrationRequest request = Request(vm) with { BandwidthLimitBytesPerSecond = (ulong)BandwidthLimitBytesPerSecond };
+        SplitMigrationRequest request = Request(vm) with { BandwidthLimitBytesPerSecond = (ulong)MaxBytesPerSecond };
         WriteObject(Await(async stop => new SplitMigrationTest(await SplitMigrationForecast.MakeAsync(request, stop).ConfigureAwait(false))));
     });
 }

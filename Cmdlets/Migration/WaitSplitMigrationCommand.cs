@@ -16,11 +16,28 @@ public sealed class WaitSplitMigrationCommand : MigrationCmdlet
     private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(1);
 
-    /// <summary>How long to wait, for all of them together. Default: as long as it takes.</summary>
+    /// <summary>
+    /// How long to wait, for all of them together: seconds (600), a number with a unit ('10m'), or hours, minutes and seconds (0:10:00).
+    /// Default: as long as it takes.
+    /// </summary>
     [Parameter]
+    [Duration]
     public TimeSpan? Timeout { get; set; }
 
     private long _began;
+
+    /// <inheritdoc/>
+    protected override void BeginProcessing()
+    {
+        try
+        {
+            Duration.Check(nameof(Timeout), Timeout);
+        }
+        catch (FCtransException e)
+        {
+            ThrowTerminatingError(Errors.Record(e, null));
+        }
+    }
 
     /// <inheritdoc/>
     protected override void ProcessRecord()

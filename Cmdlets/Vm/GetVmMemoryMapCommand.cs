@@ -15,6 +15,7 @@ public sealed class GetVmMemoryMapCommand : VmCmdlet
     /// </summary>
     [Parameter]
     [ValidateRange(PageBytes, 1L << 40)]
+    [ByteCount]
     public long Granularity { get; set; } = 2 << 20;
 
     /// <summary>Gives each part of the granularity's length as an object of its own. Without it neighbours of the same kind and place come as one.</summary>

@@ -35,6 +35,7 @@ public sealed class GetVmRemotePagingCommand : FCtransCmdlet
     /// <summary>With -Continuous: seconds from one look to the next, 0.1 to 3600. Default: 1.</summary>
     [Parameter(ParameterSetName = ContinuousSet)]
     [ValidateRange(0.1, 3600.0)]
+    [Duration(InSeconds = true)]
     public double Interval { get; set; } = 1;
 
     /// <inheritdoc/>

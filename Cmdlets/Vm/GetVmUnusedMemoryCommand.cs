@@ -19,6 +19,7 @@ public sealed class GetVmUnusedMemoryCommand : VmCmdlet
     /// <summary>With -Continuous: seconds from one look to the next, 0.1 to 3600. Default: 5.</summary>
     [Parameter(ParameterSetName = ContinuousSet)]
     [ValidateRange(0.1, 3600.0)]
+    [Duration(InSeconds = true)]
     public double Interval { get; set; } = 5;
 
     /// <summary>With -Continuous: each object lists the memory that has become something else since the one before.</summary>

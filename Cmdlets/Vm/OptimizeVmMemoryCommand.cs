@@ -22,12 +22,15 @@ public sealed class OptimizeVmMemoryCommand : VmCmdlet
     /// <summary>Seconds from one turn to the next, 0.1 to 3600. Default: 5.</summary>
     [Parameter]
     [ValidateRange(0.1, LongestIntervalSeconds)]
+    [Duration(InSeconds = true)]
     public double Interval { get; set; } = 5;
 
     /// <summary>At most this many bytes of memory a second, such as 500MB. Default: no limit.</summary>
     [Parameter]
+    [Alias("MaxRate")]
     [ValidateRange(1L, long.MaxValue)]
-    public long MaxRate { get; set; }
+    [ByteCount]
+    public long MaxBytesPerSecond { get; set; }
 
     /// <summary>At most this part of one of the host's processors, in percent. Default: 100, or 10 with -Continuous.</summary>
     [Parameter]
@@ -68,17 +71,20 @@ public sealed class OptimizeVmMemoryCommand : VmCmdlet
         }
     }
 
+    /// <summary>Whether ShouldProcess only says what it would do: by the parameter, else by $WhatIfPreference.</summary>
+    private bool IsWhatIf => MyInvocation.BoundParameters.TryGetValue("WhatIf", out object? given)
+        ? LanguagePrimitives.IsTrue(given) : LanguagePrimitives.IsTrue(GetVariableValue("WhatIfPreference"));
+
     private void Optimize(KvmVm vm)
     {
         var request = new OptimizeMemoryRequest
         {
             Vm = vm.Name,
-            BytesPerSecond = (ulong)MaxRate,
+            BytesPerSecond = (ulong)MaxBytesPerSecond,
             IntervalMilliseconds = (int)(Interval * 1000),
             ProcessorPercent = MaxProcessorPercent > 0 ? MaxProcessorPercent : Continuous ? 10 : 100,
         };
-        bool asked = MyInvocation.BoundParameters.TryGetValue("WhatIf", out object? whatIf) && whatIf is SwitchParameter { IsPresent: true };
-        if (asked)
+        if (IsWhatIf)
         {
             // What it would free has to be looked up; nothing is changed by that.
             request.WhatIf = true;

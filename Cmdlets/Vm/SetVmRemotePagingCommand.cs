@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using FCtrans.Client;
 using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
@@ -30,6 +31,15 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
     public int? Copies { get; set; }
 
     /// <inheritdoc/>
+    protected override void BeginProcessing()
+    {
+        if (MainMemory is null && Prefetch is null && EvictionPolicy is null && Copies is null)
+        {
+            ThrowTerminatingError(Errors.Record(Failure.SettingMissing(), null));
+        }
+    }
+
+    /// <inheritdoc/>
     private protected override void Change(KvmHost main, WorkerSummary worker)
     {
         var settings = new PagingSettings();
@@ -58,7 +68,7 @@ public sealed class SetVmRemotePagingCommand : SplitVmCmdlet
             changes.Add($"Copies {copies}");
         }
 
-        if (changes.Count > 0 && !ShouldProcess(worker.Spec.VmName, "Set " + string.Join(", ", changes)))
+        if (!ShouldProcess(worker.Spec.VmName, "Set " + string.Join(", ", changes)))
         {
             return;
         }

@@ -31,6 +31,7 @@ public sealed class WatchVmRemotePagingCommand : FCtransCmdlet
     /// <summary>Seconds from one look to the next, 0.1 to 3600. Default: 1.</summary>
     [Parameter]
     [ValidateRange(0.1, 3600.0)]
+    [Duration(InSeconds = true)]
     public double Interval { get; set; } = 1;
 
     /// <summary>How many intervals; 0: until Ctrl+C.</summary>

@@ -36,7 +36,7 @@ Describe 'A domain of libvirt' -Tag 'Vm' {
     It 'runs on as a domain of the source when the migration is given up' {
         Start-Libvirt $setup.Host.main
         Copy-DomainImage $setup.Host.source $setup.Host.main
-        { Start-SplitMigration @target -Mode PreCopy -BandwidthLimitBytesPerSecond 1MB -Timeout '00:00:02' } | Should -Throw -ErrorId 'MigrationTimeout,*'
+        { Start-SplitMigration @target -Mode PreCopy -MaxBytesPerSecond 1MB -Timeout 2 } | Should -Throw -ErrorId 'MigrationTimeout,*'
         Get-DomainState $setup.Host.source vm1 | Should -Be 'running'
         Wait-Until { -not (Get-DomainState $setup.Host.main vm1) } 'the main host has no domain'
         (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0

@@ -227,7 +227,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         try {
             $null = $shell.AddCommand('Import-Module').AddParameter('Name', [IO.Path]::Combine($root, 'out', 'FCtrans', 'FCtrans.psd1')).Invoke()
             $shell.Commands.Clear()
-            $null = $shell.AddCommand('Optimize-VmMemory').AddParameters(@{ Name = 'vm1'; MaxRate = 1MB })
+            $null = $shell.AddCommand('Optimize-VmMemory').AddParameters(@{ Name = 'vm1'; MaxBytesPerSecond = 1MB })
             $null = Invoke-LabGuest -Guest $guest -Command 'free 60'
             $before = Get-VmRemotePaging -KvmHost $main
             $running = $shell.BeginInvoke()

@@ -13,7 +13,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
         $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1'
         $target = @{ VM = 'vm1'; MainHost = $main; SubHost = $sub; MainMemory = '25%' }
-        $slow = @{ BandwidthLimitBytesPerSecond = 1MB }
+        $slow = @{ MaxBytesPerSecond = 1MB }
 
         function Assert-GivenUp {
             (Get-KvmVm -KvmHost $source -Name vm1).State | Should -Be 'running'
@@ -72,7 +72,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
     }
 
     It 'gives up after -Timeout' {
-        { Start-SplitMigration @target @slow -Mode PreCopy -Timeout '00:00:02' } | Should -Throw -ErrorId 'MigrationTimeout,*' -ExpectedMessage '*-Timeout*'
+        { Start-SplitMigration @target @slow -Mode PreCopy -Timeout 2 } | Should -Throw -ErrorId 'MigrationTimeout,*' -ExpectedMessage '* after 2 s.*-Timeout*'
         Assert-GivenUp
     }
 
@@ -94,7 +94,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
             Wait-Copying
             { Start-SplitMigration @target } | Should -Throw -ErrorId 'VmCannotBeSplit,*'
             { Stop-SplitMigration -SplitId ('0' * 32) -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotFound,*'
-            $failure = { Wait-SplitMigration vm1 -Timeout '00:00:00.1' -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotEnded,*' -ExpectedMessage '*goes on*' -PassThru
+            $failure = { Wait-SplitMigration vm1 -Timeout 0.1 -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationNotEnded,*' -ExpectedMessage '*after 0.1 s*goes on*' -PassThru
             "$($failure.CategoryInfo.Category) $($failure.TargetObject)" | Should -Be 'OperationTimeout vm1'
             Stop-SplitMigration v* -WhatIf
             "$($job.State)" | Should -Be 'Running'
@@ -117,7 +117,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $script = "Import-Module '$root/out/FCtrans/FCtrans.psd1'; " +
             "`$s, `$m, `$a = '$($setup.Host.source.Address)', '$($setup.Host.main.Address)', '$($setup.Host.sub.Address)' | " +
             "ForEach-Object { Connect-KvmHost -HostName `$_ -KeyFile '$($lab.KeyPath)' -KnownHostsFile '$($lab.KnownHostsPath)' }; " +
-            'Start-SplitMigration vm1 -MainHost $m -SubHost $a -MainMemory 25% -BandwidthLimitBytesPerSecond 1MB'
+            'Start-SplitMigration vm1 -MainHost $m -SubHost $a -MainMemory 25% -MaxBytesPerSecond 1MB'
         $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
         foreach ($argument in '-NoProfile', '-NonInteractive', '-Command', $script) { $start.ArgumentList.Add($argument) }
         $start.RedirectStandardOutput = $true
@@ -162,10 +162,15 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $script:edited = $line + '-msg', 'timestamp=on'
     }
 
-    It 'switches over after -Timeout all the same when it is hybrid; gives the result through the job, and can not be stopped afterwards' {
-        $job = Start-SplitMigration @target @slow -Timeout '00:00:02' -QemuCommandLine $edited -AsJob
+    It 'switches over after -Timeout all the same when it is hybrid; gives the result through the job of the help''s example, and can not be stopped afterwards' {
+        $example = @((Get-Help Start-SplitMigration -Full).Examples.Example.Code | Where-Object { $_ -like '*Wait-Job*' })
+        $example | Should -HaveCount 1
+        $begin, $end = $example[0].Replace('bigvm kvm2 kvm3, kvm4 32GB', 'vm1 $main $sub 25%') -split '\r?\n', 2
+        $begin | Should -BeLike '*vm1*-AsJob'
+        $PSDefaultParameterValues = @{ 'Start-SplitMigration:MaxBytesPerSecond' = 1MB; 'Start-SplitMigration:Timeout' = '2s'; 'Start-SplitMigration:QemuCommandLine' = $edited }
+        . ([scriptblock]::Create($begin))
         Wait-Copying
-        $waited = Wait-SplitMigration v* -Timeout '00:02:00'
+        $waited = Wait-SplitMigration v* -Timeout 2m
         $waited.State | Should -Be 'Completed'
         $waited.Mode | Should -Be 'Hybrid'
         $waited.LeftBytesAtSwitchOver | Should -BeGreaterThan 64MB
@@ -174,7 +179,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         # No line is left on a console, those of the hosts neither.
         $ended = @($job.Progress | Where-Object { "$($_.RecordType)" -eq 'Completed' })
         @($ended.ActivityId) -join ' ' | Should -Be '4201 4202 4200'
-        $result = Receive-Job $job
+        $result = . ([scriptblock]::Create($end))
         Remove-Job $job
         $result.PSObject.TypeNames[0] | Should -Be 'FCtrans.SplitMigration'
         $result.State | Should -Be 'Completed'

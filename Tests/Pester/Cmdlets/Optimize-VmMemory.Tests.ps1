@@ -11,8 +11,11 @@ Describe 'Optimize-VmMemory' {
     It 'says what it would give back, then gives it back' {
         $wouldFree = Optimize-VmMemory shared -WhatIf
         $wouldFree.FreedBytes | Should -Be 0
+        $preferred = & { $WhatIfPreference = $true; Optimize-VmMemory shared }
+        "$($preferred.FreedBytes) $($preferred.FoundBytes -gt 1MB)" | Should -Be '0 True'
         $before = (Get-KvmVm shared).ResidentBytes
-        $freed = Get-KvmVm shared | Optimize-VmMemory
+        # What is said comes before the preference.
+        $freed = & { $WhatIfPreference = $true; Get-KvmVm shared | Optimize-VmMemory -WhatIf:$false }
         Assert-Output Optimize-VmMemory $freed
         $freed.Method | Should -Be 'buddy'
         $freed.FoundBytes | Should -BeGreaterThan 1MB
@@ -23,7 +26,7 @@ Describe 'Optimize-VmMemory' {
     It 'goes on for as long as it is wanted, within its limits' {
         $turns = [Collections.Generic.List[object]]::new()
         do {
-            Optimize-VmMemory shared -Continuous -Interval 0.1 -MaxRate 64MB -MaxProcessorPercent 50 |
+            Optimize-VmMemory shared -Continuous -Interval 0.1 -MaxBytesPerSecond 64MiB -MaxProcessorPercent 50 |
                 ForEach-Object { $turns.Add($_); if ($turns.Count -eq 3) { break } }
         } while ($false)
         $turns.Count | Should -Be 3

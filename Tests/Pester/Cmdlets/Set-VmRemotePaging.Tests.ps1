@@ -32,6 +32,11 @@ Describe 'Set-VmRemotePaging' {
         Assert-Failure ({ Set-VmRemotePaging paged -MainMemory 100KB -ErrorAction Stop } | Should -Throw -PassThru) PagingNotChanged InvalidOperation paged
     }
 
+    It 'wants to be told what is to be changed' {
+        $failure = { Set-VmRemotePaging paged } | Should -Throw -ExpectedMessage '*-MainMemory*' -PassThru
+        Assert-Failure $failure SettingMissing InvalidArgument ''
+    }
+
     It 'completes VMs and policies' {
         Get-Completion 'Set-VmRemotePaging pag' | Should -Be 'paged'
         Get-Completion 'Set-VmRemotePaging paged -EvictionPolicy O' | Should -Be 'OldestFirst'

@@ -58,6 +58,10 @@ Describe 'Start-SplitMigration refuses, and changes nothing,' {
         Assert-Failure ({ Start-SplitMigration @where -Copies 2 } | Should -Throw -PassThru) CopiesImpossible InvalidArgument shared
         Assert-Failure ({ Start-SplitMigration @where -Timeout '00:00:00' } | Should -Throw -PassThru) DurationInvalid InvalidArgument '00:00:00'
         Assert-Failure ({ Start-SplitMigration @where -MaxDowntime '-00:00:01' } | Should -Throw -PassThru) DurationInvalid InvalidArgument '-00:00:01'
+        # Ticks, where a span was meant: PowerShell makes them of a number by itself.
+        $failure = { Start-SplitMigration @where -MaxDowntime ([timespan] 100) } | Should -Throw -ExpectedMessage '*''100ms''*' -PassThru
+        Assert-Failure $failure DurationInvalid InvalidArgument '00:00:00.0000100'
+        Assert-Failure ({ Start-SplitMigration @where -Timeout 0.0001 } | Should -Throw -PassThru) DurationInvalid InvalidArgument '00:00:00.0001000'
     }
 
     It 'a VM that two connections show, and more sub-hosts than can be' {
@@ -84,6 +88,7 @@ Describe 'Start-SplitMigration' {
         # tiny has no room for more.
         $where = @{ MainHost = 'one'; SubHost = @{ KvmHost = 'tiny'; Memory = 16MB }; MainMemory = '95%'; WhatIf = $true }
         Start-SplitMigration shared @where | Should -BeNullOrEmpty
+        Start-SplitMigration shared @where -MaxDowntime 0.1 -Timeout 10m -MaxBytesPerSecond 100MiB | Should -BeNullOrEmpty
         Get-KvmVm shared | Start-SplitMigration @where | Should -BeNullOrEmpty
         Assert-NothingChanged
     }

@@ -19,6 +19,10 @@ Describe 'Wait-SplitMigration' {
         Assert-Failure ({ Wait-SplitMigration shared -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound shared
     }
 
+    It 'refuses a time that nobody can mean' {
+        Assert-Failure ({ Wait-SplitMigration paged -Timeout ([timespan] 60) } | Should -Throw -PassThru) DurationInvalid InvalidArgument '00:00:00.0000060'
+    }
+
     It 'completes VMs and ids' {
         Get-Completion 'Wait-SplitMigration pag' | Should -Be 'paged'
         Get-Completion 'Wait-SplitMigration -SplitId ' | Should -Be $split.SplitId

@@ -145,6 +145,10 @@ public static class Failure
         FailureKind.InvalidArgument, $"It is not known under which address the other hosts reach '{host}'.",
         "Connect it with -DataAddress.", host);
 
+    public static FCtransException DurationInvalid(string parameter, TimeSpan value) => New(
+        FailureKind.InvalidArgument, $"-{parameter} {value} is no time that could be meant: it is shorter than a millisecond.",
+        "Give seconds (30, 0.1), a number with a unit ('100ms', '30s', '5m', '1h') or hours, minutes and seconds (0:30:00).", value);
+
     public static FCtransException MigrationNotStarted(string vm, string host, string reason, Exception? inner = null) => New(
         FailureKind.OperationFailed,
         $"The split migration of '{vm}' did not begin, because of '{host}': {Sentence(reason)} "
@@ -182,6 +186,10 @@ public static class Failure
         FailureKind.InvalidState, $"The remote paging of '{vm}' was not changed: {Sentence(inner is Grpc.Core.RpcException e ? e.Status.Detail : inner.Message)}",
         "", vm, inner);
 
+    public static FCtransException SettingMissing() => New(
+        FailureKind.InvalidArgument, "Nothing was said that is to be changed.",
+        "Give one or more of -MainMemory, -Prefetch, -EvictionPolicy and -Copies; Get-VmRemotePaging shows how they are.", null);
+
     public static FCtransException SubHostNotAdded(string host, string vm, string reason, string leftOver, Exception? inner = null) => New(
         FailureKind.InvalidState, $"'{host}' was not made a sub-host of '{vm}': {Sentence(reason)}{leftOver}", "", host, inner);
 
@@ -197,7 +205,7 @@ public static class Failure
     public static FCtransException ConfirmationNeeded(string host, string vm, Exception inner) => New(
         FailureKind.InvalidState,
         $"Giving the sub-host '{host}' up would lose memory of '{vm}' for good, and nobody can be asked here whether that is meant.",
-        "If the host is gone, say -Confirm:$false.", vm, inner);
+        "If the host is gone, say -Force.", vm, inner);
 
     public static FCtransException DataPortRefused(string host, string reason, Exception inner) => New(
         FailureKind.ResourceUnavailable, $"'{host}' can't open a port for guest memory: {Sentence(reason)}",
