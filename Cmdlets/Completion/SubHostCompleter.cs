@@ -16,10 +16,6 @@ public sealed class SubHostCompleter : IArgumentCompleter
         return Completion.Of(
             wordToComplete,
             Completion.Workers().Where(w => w.Worker.Spec?.Role == WorkerRole.Main && (vm is null || w.Worker.Spec.VmName == vm))
-                .SelectMany(w => w.Worker.Spec.Peers.Where(p => p.Role == WorkerRole.Sub && !HasLeft(w.Worker, p))
-                    .Select(p => (p.Host, $"a sub-host of {w.Worker.Spec.VmName}"))));
+                .SelectMany(w => SubHostNames.Present(w.Worker).Select(p => (p.Host, $"a sub-host of {w.Worker.Spec.VmName}"))));
     }
-
-    private static bool HasLeft(WorkerSummary worker, Peer sub) =>
-        worker.Status?.Paging?.SubHostStates.ElementAtOrDefault((int)sub.SubIndex) is "left" or "lost";
 }

@@ -5,7 +5,7 @@ using FCtrans.Contracts;
 
 namespace FCtrans.Commands;
 
-/// <summary>Remove-VmSubHost: takes a sub-host from split VMs while they run. Its memory goes to the other hosts first.</summary>
+/// <summary>Remove-VmSubHost: takes sub-hosts from split VMs while they run. Their memory goes to the other hosts first.</summary>
 [Cmdlet(VerbsCommon.Remove, "VmSubHost", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(void), typeof(VmRemotePaging), typeof(VmJob))]
 public sealed class RemoveVmSubHostCommand : SplitVmCmdlet
@@ -17,62 +17,88 @@ public sealed class RemoveVmSubHostCommand : SplitVmCmdlet
     private bool _yesToAll;
     private bool _noToAll;
 
-    /// <summary>The sub-host, by the name that Get-VmRemotePaging shows. It need not be connected.</summary>
+    /// <summary>
+    /// The sub-hosts, one after the other, by the names that Get-VmRemotePaging shows, or patterns of them. They need not be connected.
+    /// </summary>
     [Parameter(Mandatory = true, Position = 1)]
     [ValidateNotNullOrEmpty]
+    [SupportsWildcards]
     [ArgumentCompleter(typeof(SubHostCompleter))]
-    public string SubHost { get; set; } = "";
+    public string[] SubHost { get; set; } = [];
 
     /// <summary>
     /// The host is gone for good. What only it had is lost: the guest gets a memory error where it touches it. Asks first, as with
-    /// high impact; a script says -Confirm:$false.
+    /// high impact; a script says -Force.
     /// </summary>
     [Parameter]
     public SwitchParameter Lost { get; set; }
 
-    /// <summary>Do not wait until the host has left: give a job for each VM.</summary>
+    /// <summary>Do not ask whether a host that is to be given up by -Lost is really gone.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <summary>Do not wait until the hosts have left: give a job for each VM.</summary>
     [Parameter]
     public SwitchParameter AsJob { get; set; }
 
     private protected override void Change(KvmHost main, WorkerSummary worker)
     {
         string vm = worker.Spec.VmName;
-        if (!ShouldProcess(vm, Lost ? $"Give up sub-host {SubHost} and the memory that only it has" : $"Remove sub-host {SubHost}")
-            || (Lost && !MayLose(vm)))
+        string[] hosts =
+        [
+            .. SubHostNames.Match(worker, SubHost).Where(host =>
+                ShouldProcess(vm, Lost ? $"Give up sub-host {host} and the memory that only it has" : $"Remove sub-host {host}")
+                && (!Lost || MayLose(vm, host))),
+        ];
+        if (hosts.Length == 0)
         {
             return;
         }
 
-        async Task<VmRemotePaging> RemoveAsync(Action<ProgressRecord> progress, CancellationToken stop)
+        async Task<VmRemotePaging> RemoveAsync(string host, Action<ProgressRecord> progress, CancellationToken stop)
         {
-            WorkerStatus status = await RemoveSubHostAsync(Connect(main, worker), SubHost, Lost, progress, stop).ConfigureAwait(false);
+            WorkerStatus status = await RemoveSubHostAsync(Connect(main, worker), host, Lost, progress, stop).ConfigureAwait(false);
             return new VmRemotePaging(main, worker.Spec, status.Paging, running: true);
         }
 
         if (AsJob)
         {
-            var job = new VmJob(MyInvocation.Line ?? "", $"Remove {SubHost} from {vm}", vm, main.Name, async (write, progress, stop) =>
-                write(await RemoveAsync(progress, stop).ConfigureAwait(false)));
+            var job = new VmJob(MyInvocation.Line ?? "", $"Remove {string.Join(", ", hosts)} from {vm}", vm, main.Name, async (write, progress, stop) =>
+            {
+                foreach (string host in hosts)
+                {
+                    write(await RemoveAsync(host, progress, stop).ConfigureAwait(false));
+                }
+            });
             job.Start(JobRepository);
             WriteObject(job);
             return;
         }
 
-        VmRemotePaging paging = Await((post, stop) => RemoveAsync(record => post(() => WriteProgress(record)), stop));
-        WriteVerbose($"{vm}: sub-host {SubHost} has left.");
-        if (PassThru)
+        // One that can't be taken away has its error, and the next has its turn.
+        VmRemotePaging? paging = null;
+        foreach (string host in hosts)
+        {
+            ForItem(vm, () =>
+            {
+                paging = Await((post, stop) => RemoveAsync(host, record => post(() => WriteProgress(record)), stop));
+                WriteVerbose($"{vm}: sub-host {host} has left.");
+            });
+        }
+
+        if (PassThru && paging is not null)
         {
             WriteObject(paging);
         }
     }
 
     /// <summary>
-    /// An attribute has one impact for the whole cmdlet; here it depends. Asks unless -Confirm was given either way (with it,
-    /// ShouldProcess has asked) or the user's preference is never to be asked.
+    /// An attribute has one impact for the whole cmdlet; here it depends. Asks unless -Force was said, -Confirm was given either
+    /// way (with it, ShouldProcess has asked) or the user's preference is never to be asked.
     /// </summary>
-    private bool MayLose(string vm)
+    private bool MayLose(string vm, string host)
     {
-        if (MyInvocation.BoundParameters.ContainsKey("Confirm")
+        if (Force || MyInvocation.BoundParameters.ContainsKey("Confirm")
             || string.Equals($"{GetVariableValue("ConfirmPreference")}", nameof(ConfirmImpact.None), StringComparison.OrdinalIgnoreCase))
         {
             return true;
@@ -81,12 +107,12 @@ public sealed class RemoveVmSubHostCommand : SplitVmCmdlet
         try
         {
             return ShouldContinue(
-                $"The memory of {vm} that only {SubHost} has will be lost for good. Is the host gone?", $"Give up sub-host {SubHost}",
+                $"The memory of {vm} that only {host} has will be lost for good. Is the host gone?", $"Give up sub-host {host}",
                 ref _yesToAll, ref _noToAll);
         }
         catch (Exception e) when (e is PSInvalidOperationException or HostException)
         {
-            throw Failure.ConfirmationNeeded(SubHost, vm, e);
+            throw Failure.ConfirmationNeeded(host, vm, e);
         }
     }
 

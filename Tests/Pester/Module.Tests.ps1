@@ -189,18 +189,74 @@ Describe '<_>' -ForEach $cmdlets {
                 'FCtrans.Commands.MemorySize' { $parameter.Name | Should -Be 'MainMemory' }
             }
 
-            # Of a main host there is one; a host that is added is named.
-            if ($type -in 'FCtrans.Commands.VmReference', 'FCtrans.Commands.KvmHostReference' -and $parameter.Name -ne 'MainHost' -and "$name $($parameter.Name)" -ne 'Add-VmSubHost SubHost') {
+            # Of a main host there is one.
+            if (($type -in 'FCtrans.Commands.VmReference', 'FCtrans.Commands.KvmHostReference' -or $parameter.Name -eq 'SubHost') -and $parameter.Name -ne 'MainHost') {
+                if ($parameter.Name -eq 'SubHost') { $parameter.ParameterType.IsArray | Should -BeTrue }
                 if (-not @($parameter.Attributes | Where-Object { $_ -is [Management.Automation.SupportsWildcardsAttribute] })) { throw "$name -$($parameter.Name) takes no wildcards." }
             }
 
             switch ($parameter.Name) {
-                'Timeout' { $parameter.ParameterType.ToString() | Should -Match 'TimeSpan' }
                 'Interval' { $parameter.ParameterType.ToString() | Should -Be 'System.Double' }
                 'Continuous' { $parameter.ParameterType.ToString() | Should -Be 'System.Management.Automation.SwitchParameter' }
                 'SplitId' { $completer | Should -HaveCount 1 }
             }
         }
+    }
+}
+
+Describe 'Parameters that are times and sizes' {
+    BeforeAll {
+        function ConvertTo-Parameter([string] $Kind, $Value, [switch] $InSeconds) {
+            $transformation = [Activator]::CreateInstance($assembly.GetType("FCtrans.Commands.${Kind}Attribute", $true))
+            if ($InSeconds) { $transformation.InSeconds = $true }
+            $transformation.Transform($null, $Value)
+        }
+    }
+
+    It 'are all understood in the same way' {
+        foreach ($command in Get-Command -Module FCtrans) {
+            foreach ($parameter in $command.Parameters.Values) {
+                $kinds = @($parameter.Attributes | ForEach-Object { $_.GetType().Name })
+                if ($parameter.Name -eq 'Interval' -or "$($parameter.ParameterType)" -match 'TimeSpan') { $kinds | Should -Contain 'DurationAttribute' }
+                if ($parameter.ParameterType -eq [long]) { $kinds | Should -Contain 'ByteCountAttribute' }
+            }
+        }
+    }
+
+    It 'are <Seconds> seconds, given <Value>' -ForEach @(
+        @{ Value = 60; Seconds = 60 }, @{ Value = 0.1; Seconds = 0.1 }, @{ Value = [decimal] 1.5; Seconds = 1.5 }, @{ Value = '60'; Seconds = 60 }, @{ Value = '.25'; Seconds = 0.25 }
+        @{ Value = '100ms'; Seconds = 0.1 }, @{ Value = '30 s'; Seconds = 30 }, @{ Value = '5m'; Seconds = 300 }, @{ Value = '5min'; Seconds = 300 }, @{ Value = '1.5H'; Seconds = 5400 }, @{ Value = '2d'; Seconds = 172800 }
+        @{ Value = '00:01:00'; Seconds = 60 }, @{ Value = '0:0:0.1'; Seconds = 0.1 }, @{ Value = '1.00:00:00'; Seconds = 86400 }, @{ Value = [timespan]::FromSeconds(7); Seconds = 7 }, @{ Value = -1; Seconds = -1 }
+    ) {
+        $span = ConvertTo-Parameter Duration $Value
+        $span | Should -BeOfType ([timespan])
+        $span.TotalSeconds | Should -Be $Seconds
+        ConvertTo-Parameter Duration $Value -InSeconds | Should -Be $Seconds
+    }
+
+    It 'are no times, given <_>' -ForEach @('', 'soon', '1 year', '1e3', '5:', '99999999999d', $true) {
+        { ConvertTo-Parameter Duration $_ } | Should -Throw -ExpectedMessage '*0:30:00*'
+    }
+
+    It 'are what was written, though PowerShell takes a letter after a number for its type' {
+        # A day is longer than an interval may be; the decimal 1 would not be.
+        { Get-VmRemotePaging nobody -Continuous -Interval 1d } | Should -Throw -ErrorId 'ParameterArgumentValidationError,*'
+        { Get-VmRemotePaging nobody -Continuous -Interval soon } | Should -Throw -ErrorId 'ParameterArgumentTransformationError,*'
+    }
+
+    It 'are <Bytes> bytes, given <Value>' -ForEach @(
+        @{ Value = '32GiB'; Bytes = 32GB }, @{ Value = '32gb'; Bytes = 32GB }, @{ Value = '1.5 MiB'; Bytes = 1.5MB }, @{ Value = '4096'; Bytes = 4096 }, @{ Value = 2MB; Bytes = 2MB }
+    ) {
+        ConvertTo-Parameter ByteCount $Value | Should -Be $Bytes
+    }
+
+    It 'are no sizes, given <_>' -ForEach @('', 'much', '25%', '-1GB', '1e30') {
+        { ConvertTo-Parameter ByteCount $_ } | Should -Throw -ExpectedMessage '*32GiB*'
+    }
+
+    It 'keep their old names' {
+        foreach ($name in 'Start-SplitMigration', 'Test-SplitMigration') { (Get-Command $name).Parameters.MaxBytesPerSecond.Aliases | Should -Be 'BandwidthLimitBytesPerSecond' }
+        (Get-Command Optimize-VmMemory).Parameters.MaxBytesPerSecond.Aliases | Should -Be 'MaxRate'
     }
 }
 

@@ -14,6 +14,12 @@ Describe 'Add-VmSubHost' {
         Get-LeftOver $labHost.one | Should -BeNullOrEmpty
     }
 
+    It 'takes wildcards, and leaves out who has a part in the split already' {
+        # Had one of them its turn, it would be an error, or another sub-host.
+        Add-VmSubHost paged nobod*, ma*, s* -PassThru -ErrorAction Stop | Should -BeNullOrEmpty
+        (Get-VmRemotePaging paged).SubHosts -join ' ' | Should -BeLike 'sub sub2*'
+    }
+
     It 'completes VMs and hosts' {
         Get-Completion 'Add-VmSubHost pag' | Should -Be 'paged'
         Get-Completion 'Add-VmSubHost paged on' | Should -Be 'one'
@@ -40,7 +46,7 @@ Describe 'Add-VmSubHost' {
     }
 
     It 'has the VM use the new host at once, over a restart of its worker, until the host is removed' {
-        $paging = Get-VmRemotePaging paged | Add-VmSubHost -SubHost @{ KvmHost = 'one'; Memory = '96MB' } -PassThru
+        $paging = Get-VmRemotePaging paged | Add-VmSubHost -SubHost @{ KvmHost = 'on*'; Memory = '96MB' } -PassThru
         Assert-Output Add-VmSubHost $paging
         $paging.SubHosts[-1] | Should -Be 'one'
         $paging.SubHostStates[-1] | Should -Be 'serving'
@@ -78,7 +84,7 @@ Describe 'Add-VmSubHost' {
             $null = Invoke-OnHost $labHost.one 'kill -9 $(cat /run/fctrans/*/sub/supervisor.pid) $(cat /run/fctrans/*/sub/worker.pid); rm -rf /dev/shm/fctrans-* /run/fctrans/*'
             Wait-Until { (Get-VmRemotePaging paged).State -eq 'degraded' } 'it is said that a host is missing'
             (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0
-            Remove-VmSubHost paged one -Lost -Confirm:$false
+            Remove-VmSubHost paged one -Lost -Force
             Wait-Until { (Get-VmRemotePaging paged).ShortBytes -eq 0 } 'the others have made up for it'
             $paging = Get-VmRemotePaging paged
             "$($paging.State) $($paging.LostBytes) $($paging.SubHostStates[-1])" | Should -Be 'paging 0 lost'

@@ -9,12 +9,15 @@ Describe 'Remove-VmSubHost' {
     It 'removes nothing with -WhatIf' {
         Remove-VmSubHost paged sub2 -WhatIf
         Remove-VmSubHost paged sub2 -Lost -WhatIf
+        Remove-VmSubHost paged sub* -Lost -Force -WhatIf
         (Get-VmRemotePaging paged).SubHostStates -join ' ' | Should -BeLike 'serving serving*'
     }
 
     It 'loses memory only when somebody has said so' {
         # Nobody can be asked here.
         Assert-Failure ({ Remove-VmSubHost paged sub2 -Lost -ErrorAction Stop } | Should -Throw -PassThru) ConfirmationNeeded InvalidOperation paged
+        (Remove-VmSubHost paged sub2 -Lost -ErrorAction SilentlyContinue -ErrorVariable failures) | Should -BeNullOrEmpty
+        "$($failures[0])" | Should -BeLike '*-Force*'
         (Get-VmRemotePaging paged).SubHostStates -join ' ' | Should -BeLike 'serving serving*'
     }
 
@@ -27,6 +30,10 @@ Describe 'Remove-VmSubHost' {
     It 'names what there is not' {
         Assert-Failure ({ Remove-VmSubHost nobody sub2 -ErrorAction Stop } | Should -Throw -PassThru) MigrationNotFound ObjectNotFound nobody
         Assert-Failure ({ Remove-VmSubHost paged nowhere -ErrorAction Stop } | Should -Throw -PassThru) SubHostNotRemoved InvalidOperation paged
+        # Each has its turn; what a pattern does not match is no error.
+        Remove-VmSubHost paged nowhere, gone*, elsewhere -ErrorAction SilentlyContinue -ErrorVariable failures
+        @($failures | ForEach-Object { [regex]::Match("$_", "'(nowhere|elsewhere)'").Groups[1].Value }) -join ' ' | Should -Be 'nowhere elsewhere'
+        Remove-VmSubHost pag* gone* -PassThru -ErrorAction Stop | Should -BeNullOrEmpty
     }
 
     It 'ends at Ctrl+C while the host does not answer' {
@@ -37,7 +44,7 @@ Describe 'Remove-VmSubHost' {
         # Slowly, so that there is something to be seen of it.
         Set-LabLink -LabHost $labHost.sub2 -Bandwidth 50000000
         try {
-            $job = Get-VmRemotePaging paged | Remove-VmSubHost -SubHost sub2 -AsJob
+            $job = Get-VmRemotePaging paged | Remove-VmSubHost -SubHost *2, SUB2 -AsJob
             Assert-Output Remove-VmSubHost $job
             $null = Wait-Job $job -Timeout 120
         }

@@ -185,7 +185,7 @@ public sealed class SplitMigrationPlan
     }
 
     /// <summary>One sshd is one host, whatever names it was connected by.</summary>
-    internal static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
+    public static bool SameHost(KvmHostConnection a, KvmHostConnection b) =>
         ReferenceEquals(a, b)
         || (a.Settings.Port == b.Settings.Port
             && ((string.Equals(a.Settings.ConnectAddress, b.Settings.ConnectAddress, StringComparison.OrdinalIgnoreCase)
