@@ -12,14 +12,15 @@ public sealed class KnownHostCompleter : IArgumentCompleter
     public IEnumerable<CompletionResult> CompleteArgument(
         string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters)
     {
-        string knownHosts = fakeBoundParameters["KnownHostsFile"] as string ?? KnownHostsFile.DefaultPath;
-        string config = fakeBoundParameters["SshConfigFile"] as string ?? SshConfigFile.DefaultPath;
+        IEnumerable<string> knownHosts = fakeBoundParameters["KnownHostsFile"] is string named
+            ? [named] : SshPaths.UserKnownHosts.Concat(SshPaths.SystemKnownHosts);
         try
         {
+            SshConfigFile config = fakeBoundParameters["SshConfigFile"] is string path ? SshConfigFile.Read(path) : SshConfigFile.ReadDefault();
             return [.. Completion.Of(
                 wordToComplete,
-                SshConfigFile.Read(config).HostNames.Select(n => (n, "from the SSH configuration"))
-                    .Concat(KnownHostsFile.Read(knownHosts).HostNames.Select(n => (n, "a known host"))))];
+                config.HostNames.Select(n => (n, "from the SSH configuration"))
+                    .Concat(knownHosts.SelectMany(p => KnownHostsFile.Read(p).HostNames).Select(n => (n, "a known host"))))];
         }
         catch (FCtransException)
         {

@@ -34,7 +34,7 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
     [ValidateRange(1, 65535)]
     public int Port { get; set; }
 
-    /// <summary>The user on the host. Default: the user of the credential, else as the SSH configuration says, else root.</summary>
+    /// <summary>The user on the host. Default: the user of the credential, else as the SSH configuration says, else root (not your own name, as with ssh).</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? UserName { get; set; }
@@ -53,12 +53,15 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
     [Credential]
     public PSCredential? Credential { get; set; }
 
-    /// <summary>The SSH configuration; none: do not use any. Default: ~/.ssh/config.</summary>
+    /// <summary>The SSH configuration; none: do not use any. Default: ~/.ssh/config, and after it /etc/ssh/ssh_config.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? SshConfigFile { get; set; }
 
-    /// <summary>The file that host keys are checked against. Default: as the SSH configuration says, else ~/.ssh/known_hosts.</summary>
+    /// <summary>
+    /// The one file that host keys are checked against and remembered in. Default: those of the SSH configuration, else ~/.ssh/known_hosts
+    /// and known_hosts2, and after them /etc/ssh/ssh_known_hosts and ssh_known_hosts2. New keys go to the first.
+    /// </summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? KnownHostsFile { get; set; }
@@ -101,12 +104,12 @@ public sealed class ConnectKvmHostCommand : FCtransCmdlet
         SshConfigFile config;
         try
         {
-            config = Client.SshConfigFile.Read(SshConfigFile switch
+            config = SshConfigFile switch
             {
-                null => Client.SshConfigFile.DefaultPath,
-                "none" => "",
-                _ => FilePath(SshConfigFile)!,
-            });
+                null => Client.SshConfigFile.ReadDefault(),
+                "none" => Client.SshConfigFile.Read(""),
+                _ => Client.SshConfigFile.Read(FilePath(SshConfigFile)!),
+            };
             package = AgentPackage.Load(
                 Path.Combine(ModuleDirectory(), "agent", "linux-x64", "fctrans-agent"), ModuleVersion());
         }

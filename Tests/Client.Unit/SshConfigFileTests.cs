@@ -21,7 +21,7 @@ public sealed class SshConfigFileTests
         Host *
             IdentitiesOnly yes
             StrictHostKeyChecking accept-new
-            UserKnownHostsFile %d/hosts_%r
+            UserKnownHostsFile %d/hosts_%r "/etc/hosts admin"
         """;
 
     [Fact]
@@ -34,7 +34,7 @@ public sealed class SshConfigFileTests
         Assert.Equal(["/home/user/.ssh/kvm_key", "/keys/with blank"], found.IdentityFiles);
         Assert.True(found.IdentitiesOnly);
         Assert.True(found.AcceptNewHostKey);
-        Assert.Equal("/home/user/hosts_admin", found.UserKnownHostsFile);
+        Assert.Equal(["/home/user/hosts_admin", "/etc/hosts admin"], found.UserKnownHostsFiles);
     }
 
     [Fact]
@@ -72,6 +72,52 @@ public sealed class SshConfigFileTests
         {
             Directory.Delete(directory, recursive: true);
         }
+    }
+
+    [Fact]
+    public void The_systems_file_speaks_after_the_users_and_the_users_last_block_ends_before_it()
+    {
+        string directory = Directory.CreateTempSubdirectory("fctrans-config-").FullName;
+        try
+        {
+            string user = Directory.CreateDirectory(Path.Combine(directory, "user")).FullName;
+            string system = Directory.CreateDirectory(Path.Combine(directory, "system", "ssh_config.d")).Parent!.FullName;
+            File.WriteAllText(Path.Combine(system, "ssh_config"), "Include ssh_config.d/*.conf\nUser everybody\nPort 24\nGlobalKnownHostsFile /site/hosts\n");
+            File.WriteAllText(Path.Combine(system, "ssh_config.d", "jump.conf"), "Host kvm*\n  ProxyJump gate\n");
+            Assert.Equal("everybody", SshConfigFile.ReadBoth(user, system).Find("kvm1").User);
+
+            File.WriteAllText(Path.Combine(user, "config"), "Host kvm1\n  User admin\nHost last\n  Port 7\n");
+            SshConfigFile config = SshConfigFile.ReadBoth(user, system);
+            SshHostConfig kvm1 = config.Find("kvm1");
+            Assert.Equal("admin 24 gate", $"{kvm1.User} {kvm1.Port} {kvm1.ProxyJump}");
+            Assert.Equal(["/site/hosts"], kvm1.SystemKnownHostsFiles);
+            Assert.Equal(7, config.Find("last").Port);
+            SshHostConfig other = config.Find("other");
+            Assert.Equal("everybody 24 ", $"{other.User} {other.Port} {other.ProxyJump}");
+            Assert.Null(SshConfigFile.Read(Path.Combine(user, "config")).Find("other").User);
+        }
+        finally
+        {
+            Directory.Delete(directory, recursive: true);
+        }
+    }
+
+    [Fact]
+    public void All_known_hosts_files_count_the_systems_last_and_one_that_was_typed_alone()
+    {
+        static KvmHostSettings Resolve(string text, string typed = "") =>
+            SshSettings.Resolve(new KvmHostSettings { HostName = "x", UserName = "", KnownHostsFile = typed }, SshConfigFile.FromText(text));
+
+        KvmHostSettings usual = Resolve("");
+        Assert.Equal(SshPaths.UserKnownHosts[0], usual.KnownHostsFile);
+        Assert.Equal([SshPaths.UserKnownHosts[1], "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"], usual.MoreKnownHostsFiles);
+        KvmHostSettings named = Resolve("UserKnownHostsFile /a /b\nGlobalKnownHostsFile none\n");
+        Assert.Equal("/a", named.KnownHostsFile);
+        Assert.Equal(["/b"], named.MoreKnownHostsFiles);
+        Assert.Equal("", Resolve("UserKnownHostsFile none").KnownHostsFile);
+        KvmHostSettings typed = Resolve("UserKnownHostsFile /a /b", "/typed");
+        Assert.Equal("/typed", typed.KnownHostsFile);
+        Assert.Empty(typed.MoreKnownHostsFiles);
     }
 
     [Fact]

@@ -63,6 +63,46 @@ public sealed class SshSessionTests : IDisposable
         Assert.Equal("HostKeyRevoked", e.ErrorId);
     }
 
+    [Fact]
+    public async Task A_key_that_only_the_systems_file_has_is_known_and_one_that_it_revokes_is_refused()
+    {
+        string system = _server.PathOf("ssh_known_hosts");
+        KvmHostSettings settings = _server.Settings with { MoreKnownHostsFiles = [_server.PathOf("not there"), system] };
+        File.WriteAllText(system, $"[127.0.0.1]:{_server.Port} {_server.HostKey()}\n");
+        await Connect(settings);
+        Assert.False(File.Exists(_server.KnownHosts));
+
+        // The user's file has an old key, the system's the new one: known, as for ssh.
+        _server.Know("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJj");
+        await Connect(settings);
+        _server.Know();
+        File.WriteAllText(system, $"@revoked * {_server.HostKey()}\n");
+        FCtransException e = await Refused(settings);
+        Assert.Equal("HostKeyRevoked", e.ErrorId);
+        Assert.Contains(system, e.Message);
+    }
+
+    [Fact]
+    public async Task A_changed_key_is_told_with_the_file_that_has_the_other()
+    {
+        string system = _server.PathOf("ssh_known_hosts");
+        File.WriteAllText(system, $"\n[127.0.0.1]:{_server.Port} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJj\n");
+        FCtransException e = await Refused(_server.Settings with { MoreKnownHostsFiles = [system], AcceptUnknownHostKey = true });
+        Assert.Equal("HostKeyChanged", e.ErrorId);
+        Assert.Contains($"{system}, line 2", e.Message);
+    }
+
+    [Fact]
+    public async Task Where_there_is_no_file_an_accepted_key_is_not_remembered()
+    {
+        KvmHostSettings settings = _server.Settings with { KnownHostsFile = "" };
+        await Connect(settings with { AcceptUnknownHostKey = true });
+        Assert.Equal("HostKeyUnknown", (await Refused(settings)).ErrorId);
+
+        // Not tried: where it failed, the machine would have lost its /dev/null.
+        Assert.False(KnownHostsFile.Remembers("/dev/null"));
+    }
+
     [Theory]
     [InlineData("rsa")]
     [InlineData("ecdsa")]

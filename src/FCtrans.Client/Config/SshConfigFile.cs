@@ -11,38 +11,49 @@ public sealed class SshConfigFile
 {
     private const int MaximumDepth = 8;
     private const int MaximumLines = 100_000;
+    private const string EndOfFile = "(end of file)";
 
     private readonly List<Line> _lines = [];
-    private readonly string _path;
     private readonly string _home;
 
-    private SshConfigFile(string path, string home)
-    {
-        _path = path;
-        _home = home;
-    }
+    /// <summary>What relative paths after Include start from.</summary>
+    private string _includes;
 
-    /// <summary>Where ssh keeps it for this user.</summary>
-    public static string DefaultPath => Path.Combine(Home, ".ssh", "config");
+    private SshConfigFile(string home)
+    {
+        _home = home;
+        _includes = Path.Combine(home, ".ssh");
+    }
 
     private static string Home => Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
 
-    /// <summary>Reads the file and all that it includes; one that does not exist says nothing.</summary>
+    /// <summary>Reads the file and all that it includes, and nothing else, as <c>ssh -F</c>; one that does not exist says nothing.</summary>
     /// <exception cref="FCtransException">SshConfigUnusable.</exception>
     public static SshConfigFile Read(string path)
     {
-        var file = new SshConfigFile(path, Home);
-        if (File.Exists(path))
-        {
-            file.ReadLines(path, 0);
-        }
+        var file = new SshConfigFile(Home);
+        file.ReadTop(path);
+        return file;
+    }
 
+    /// <summary>Reads what ssh reads by itself: the user's file, then the system's. What the user's says of a keyword comes first.</summary>
+    /// <exception cref="FCtransException">SshConfigUnusable.</exception>
+    public static SshConfigFile ReadDefault() => ReadBoth(SshPaths.UserDirectory, SshPaths.SystemDirectory);
+
+    internal static SshConfigFile ReadBoth(string userDirectory, string systemDirectory)
+    {
+        SshConfigFile file = Read(Path.Combine(userDirectory, "config"));
+
+        // The user's last block ends with the user's file.
+        file._lines.Add(new Line(systemDirectory, 0, EndOfFile, [], []));
+        file._includes = systemDirectory;
+        file.ReadTop(Path.Combine(systemDirectory, "ssh_config"));
         return file;
     }
 
     internal static SshConfigFile FromText(string text, string home = "/home/user")
     {
-        var file = new SshConfigFile("(text)", home);
+        var file = new SshConfigFile(home);
         file.Add("(text)", text.Split('\n'), 0);
         return file;
     }
@@ -56,7 +67,8 @@ public sealed class SshConfigFile
     /// <exception cref="FCtransException">SshConfigUnusable: a value makes no sense.</exception>
     public SshHostConfig Find(string host)
     {
-        string? hostName = null, user = null, proxyJump = null, knownHosts = null, alias = null, agent = null;
+        string? hostName = null, user = null, proxyJump = null, alias = null, agent = null;
+        string[]? userKnownHosts = null, systemKnownHosts = null;
         int? port = null;
         bool? identitiesOnly = null, acceptNew = null;
         var identities = new List<string>();
@@ -72,7 +84,7 @@ public sealed class SshConfigFile
                 case "match":
                     applies = line.Enclosing(host) && MatchApplies(line.Arguments, host, hostName ?? host);
                     break;
-                case "(end of include)":
+                case EndOfFile:
                     applies = line.Enclosing(host);
                     break;
                 case "hostname" when applies:
@@ -102,7 +114,10 @@ public sealed class SshConfigFile
                         ? "none" : throw Unusable(line, "ProxyCommand is not supported; use ProxyJump");
                     break;
                 case "userknownhostsfile" when applies:
-                    knownHosts ??= value;
+                    userKnownHosts ??= line.Arguments;
+                    break;
+                case "globalknownhostsfile" when applies:
+                    systemKnownHosts ??= line.Arguments;
                     break;
                 case "hostkeyalias" when applies:
                     alias ??= value;
@@ -114,6 +129,12 @@ public sealed class SshConfigFile
         }
 
         string Expand(string text) => ExpandTokens(text, hostName ?? host, port ?? 22, user ?? "root");
+        string[]? Files(string[]? named) => named switch
+        {
+            null => null,
+            [var only] when only.Equals("none", StringComparison.OrdinalIgnoreCase) => [],
+            _ => [.. named.Select(Expand)],
+        };
         return new SshHostConfig
         {
             HostName = hostName is null ? null : hostName.Replace("%h", host, StringComparison.Ordinal).Replace("%%", "%", StringComparison.Ordinal),
@@ -123,7 +144,8 @@ public sealed class SshConfigFile
             IdentitiesOnly = identitiesOnly ?? false,
             IdentityAgent = agent is null ? null : Expand(agent),
             ProxyJump = proxyJump is null || proxyJump.Equals("none", StringComparison.OrdinalIgnoreCase) ? null : Expand(proxyJump),
-            UserKnownHostsFile = knownHosts is null ? null : Expand(knownHosts),
+            UserKnownHostsFiles = Files(userKnownHosts),
+            SystemKnownHostsFiles = Files(systemKnownHosts),
             HostKeyAlias = alias,
             AcceptNewHostKey = acceptNew ?? false,
         };
@@ -208,6 +230,14 @@ public sealed class SshConfigFile
     private FCtransException Unusable(Line line, string reason) =>
         Failure.SshConfigUnusable(line.File, $"line {line.Number}: {reason}");
 
+    private void ReadTop(string path)
+    {
+        if (File.Exists(path))
+        {
+            ReadLines(path, 0);
+        }
+    }
+
     private void ReadLines(string path, int depth, List<Line>? enclosing = null)
     {
         try
@@ -257,7 +287,7 @@ public sealed class SshConfigFile
             foreach (string included in line.Arguments.SelectMany(Included))
             {
                 ReadLines(included, depth + 1, inside);
-                _lines.Add(new Line(path, number, "(end of include)", [], [.. inside]));
+                _lines.Add(new Line(path, number, EndOfFile, [], [.. inside]));
             }
         }
     }
@@ -265,7 +295,7 @@ public sealed class SshConfigFile
     private IEnumerable<string> Included(string pattern)
     {
         string full = pattern.StartsWith("~/", StringComparison.Ordinal) ? _home + pattern[1..]
-            : Path.IsPathRooted(pattern) ? pattern : Path.Combine(_home, ".ssh", pattern);
+            : Path.IsPathRooted(pattern) ? pattern : Path.Combine(_includes, pattern);
         string? directory = Path.GetDirectoryName(full);
         return directory is null || !Directory.Exists(directory)
             ? [] : Directory.EnumerateFiles(directory, Path.GetFileName(full)).Order(StringComparer.Ordinal);

@@ -24,8 +24,11 @@ public sealed record SshHostConfig
     /// <summary>Hosts to go through: <c>[user@]host[:port]</c>, separated by commas.</summary>
     public string? ProxyJump { get; init; }
 
-    /// <summary>The file that host keys are checked against.</summary>
-    public string? UserKnownHostsFile { get; init; }
+    /// <summary>The user's files that host keys are checked against; the first is written to.</summary>
+    public IReadOnlyList<string>? UserKnownHostsFiles { get; init; }
+
+    /// <summary>The system's files that host keys are checked against.</summary>
+    public IReadOnlyList<string>? SystemKnownHostsFiles { get; init; }
 
     /// <summary>The name under which the host's key is looked up.</summary>
     public string? HostKeyAlias { get; init; }

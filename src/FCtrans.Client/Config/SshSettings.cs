@@ -16,14 +16,16 @@ public static class SshSettings
     private static KvmHostSettings Resolve(KvmHostSettings typed, SshConfigFile config, int depth)
     {
         SshHostConfig found = config.Find(typed.HostName);
+        IReadOnlyList<string> user = found.UserKnownHostsFiles ?? SshPaths.UserKnownHosts;
+        IReadOnlyList<string> system = found.SystemKnownHostsFiles ?? SshPaths.SystemKnownHosts;
         return typed with
         {
             Address = found.HostName ?? typed.HostName,
             HostKeyName = found.HostKeyAlias,
             Port = typed.Port > 0 ? typed.Port : found.Port ?? 22,
             UserName = typed.UserName.Length > 0 ? typed.UserName : found.User ?? "root",
-            KnownHostsFile = typed.KnownHostsFile.Length > 0
-                ? typed.KnownHostsFile : found.UserKnownHostsFile ?? Client.KnownHostsFile.DefaultPath,
+            KnownHostsFile = typed.KnownHostsFile.Length > 0 ? typed.KnownHostsFile : user.FirstOrDefault(""),
+            MoreKnownHostsFiles = typed.KnownHostsFile.Length > 0 ? [] : [.. user.Skip(1), .. system],
             AcceptUnknownHostKey = typed.AcceptUnknownHostKey || found.AcceptNewHostKey,
             IdentityFiles = found.IdentityFiles,
             IdentitiesOnly = found.IdentitiesOnly,

@@ -19,10 +19,6 @@ public sealed class KnownHostsFile
         _lines = lines;
     }
 
-    /// <summary>Where ssh keeps it for this user.</summary>
-    public static string DefaultPath => System.IO.Path.Combine(
-        Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".ssh", "known_hosts");
-
     /// <summary>The file, whether or not it exists yet.</summary>
     public string Path { get; }
 
@@ -104,11 +100,17 @@ public sealed class KnownHostsFile
 
     /// <summary>
     /// Remembers the key and forgets the host's other keys: a line for this host alone goes (a hashed one too), in a line for
-    /// several hosts only its name does. A line whose wildcards match stays: any match is enough, and it speaks of other hosts.
+    /// several hosts only its name does. A line whose wildcards match stays: any match is enough, and it speaks of other hosts. Where the
+    /// user keeps no file (an empty path, /dev/null), nothing is remembered.
     /// </summary>
     /// <exception cref="FCtransException">KnownHostsUnusable: it can't be written.</exception>
     public static void Replace(string path, string host, int port, string keyType, byte[] key)
     {
+        if (!Remembers(path))
+        {
+            return;
+        }
+
         string name = NameOf(host, port);
         lock (s_writing)
         {
@@ -150,6 +152,9 @@ public sealed class KnownHostsFile
             }
         }
     }
+
+    /// <summary>/dev/null stands for no file: a new file put in its place would harm the whole system.</summary>
+    internal static bool Remembers(string path) => path.Length > 0 && path != "/dev/null";
 
     private static List<KnownHostsLine> Parse(IEnumerable<string> texts)
     {

@@ -42,8 +42,11 @@ public sealed record KvmHostSettings
     /// <summary>The user's password, or the passphrase of the key when <see cref="KeyFile"/> is given.</summary>
     public string? Password { get; init; }
 
-    /// <summary>The file that host keys are checked against.</summary>
-    public string KnownHostsFile { get; init; } = Client.KnownHostsFile.DefaultPath;
+    /// <summary>The file that host keys are checked against and remembered in; empty: none.</summary>
+    public string KnownHostsFile { get; init; } = SshPaths.UserKnownHosts[0];
+
+    /// <summary>Further files that host keys are checked against; never written to.</summary>
+    public IReadOnlyList<string> MoreKnownHostsFiles { get; init; } = [];
 
     /// <summary>Accept and remember the key of a host that the file does not name.</summary>
     public bool AcceptUnknownHostKey { get; init; }

@@ -175,7 +175,7 @@ internal sealed class SshSession : IDisposable
         string host = _settings.HostName;
         (string address, int port) = await ReachAsync(cancellation).ConfigureAwait(false);
         var info = new ConnectionInfo(address, port, _settings.UserName, Authentication()) { Timeout = _settings.Timeout };
-        KnownHostsFile known = KnownHostsFile.Read(_settings.KnownHostsFile);
+        KnownHosts known = KnownHosts.Read(_settings);
         PreferKnownKeyTypes(info, known);
 
         var client = new SshClient(info) { KeepAliveInterval = TimeSpan.FromSeconds(15) };
@@ -251,24 +251,24 @@ internal sealed class SshSession : IDisposable
         return ("127.0.0.1", (int)forward.BoundPort);
     }
 
-    private FCtransException? CheckHostKey(KnownHostsFile known, HostKeyEventArgs e)
+    private FCtransException? CheckHostKey(KnownHosts known, HostKeyEventArgs e)
     {
         string host = _settings.HostName;
         string fingerprint = KnownHostsFile.Fingerprint(e.HostKey);
         string keyType = KeyTypeOf(e.HostKey);
-        HostKeyFinding finding = known.Find(_settings.KeyName, _settings.KeyPort, e.HostKey);
-        string where = $"{known.Path}, line {finding.Line},";
+        (HostKeyFinding finding, string path) = known.Find(_settings.KeyName, _settings.KeyPort, e.HostKey);
+        string where = $"{path}, line {finding.Line}";
         bool named = _settings.AcceptedFingerprint == fingerprint;
         switch (finding.Status)
         {
             case HostKeyStatus.Known:
                 break;
             case HostKeyStatus.Revoked:
-                return Failure.HostKeyRevoked(host, fingerprint, where.TrimEnd(','));
+                return Failure.HostKeyRevoked(host, fingerprint, where);
             case HostKeyStatus.Changed when !named:
-                return Failure.HostKeyChanged(host, keyType, fingerprint, where.TrimEnd(','));
+                return Failure.HostKeyChanged(host, keyType, fingerprint, where);
             case HostKeyStatus.Unknown when !named && (!_settings.AcceptUnknownHostKey || _settings.AcceptedFingerprint is not null):
-                return Failure.HostKeyUnknown(host, keyType, fingerprint, known.Path);
+                return Failure.HostKeyUnknown(host, keyType, fingerprint, known.Paths);
             default:
                 try
                 {
@@ -297,7 +297,7 @@ internal sealed class SshSession : IDisposable
     /// Asks first for the types of key that the file has, as ssh does: a host with several keys would else show one that
     /// the file does not name. Certificates are not asked for: there is no authority to check them against.
     /// </summary>
-    private void PreferKnownKeyTypes(ConnectionInfo info, KnownHostsFile known)
+    private void PreferKnownKeyTypes(ConnectionInfo info, KnownHosts known)
     {
         foreach (string name in info.HostKeyAlgorithms.Keys.Where(k => k.Contains("-cert-", StringComparison.Ordinal)).ToArray())
         {
