@@ -10,10 +10,14 @@ public sealed class UninstallKvmHostAgentCommand : HostsCmdlet
     /// <inheritdoc/>
     protected override void ProcessRecord() => ForHosts(
         [.. Hosts(KvmHost).Where(h => ShouldProcess(h.Name, "Remove the agent and the records of migrations, and disconnect"))],
-        async (host, stop) =>
+        (host, stop) => host.Connection.UninstallAsync(stop),
+        (host, left) =>
         {
-            await host.Connection.UninstallAsync(stop).ConfigureAwait(false);
-            return true;
-        },
-        (host, _) => Leave(host, "nothing of FCtrans is left there."));
+            if (left.Length > 0)
+            {
+                WriteWarning($"{host.Name}: {left}");
+            }
+
+            Leave(host, left.Length > 0 ? "the agent was removed." : "nothing of FCtrans is left there.");
+        });
 }

@@ -131,8 +131,9 @@ public sealed class KvmHostConnection : IDisposable
         "reaching another host", o => _agent.ProbeAsync(request, o), cancellation);
 
     /// <summary>Removes all that FCtrans has on the host. The connection is of no use afterwards.</summary>
+    /// <returns>What is left or could not be looked at, and what to do about it; empty: nothing.</returns>
     /// <exception cref="FCtransException">AgentInUse: a VM depends on it; nothing was removed.</exception>
-    public Task UninstallAsync(CancellationToken cancellation) => AgentRemoval.RunAsync(this, _session, cancellation);
+    public Task<string> UninstallAsync(CancellationToken cancellation) => AgentRemoval.RunAsync(this, _session, cancellation);
 
     /// <summary>The VMs that run on the host.</summary>
     public async Task<IReadOnlyList<VmInfo>> ListVmsAsync(CancellationToken cancellation) => (await CallAsync(

@@ -37,6 +37,30 @@ Describe 'Uninstall-KvmHostAgent' {
         [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
     }
 
+    It 'leaves nothing in the homes of users either, and removes nothing that a link leads to' {
+        $null = Invoke-OnHost $two 'for u in anna otto; do useradd -m -s /bin/sh -g users $u; sed -i "s/^$u:!/$u:*/" /etc/shadow; done'
+        $elsewhere = '/srv/elsewhere/fctrans/agent/keep'
+        $null = Invoke-OnHost $two "mkdir -p $([IO.Path]::GetDirectoryName($elsewhere)) && touch $elsewhere && chown -R otto /srv/elsewhere && mkdir /home/otto/.local && ln -s /srv/elsewhere /home/otto/.local/share"
+        try {
+            # Not root, and not by sudo: what the others may have is not for it to see.
+            $anna = Connect-KvmHost $two.Address @ours -Name anna -UserName anna
+            $anna.AgentPath | Should -BeLike '/home/anna/.local/share/fctrans/agent/*'
+            $said = @(Uninstall-KvmHostAgent anna 3>&1)
+            "$said" | Should -BeLike "anna: Only what lay under '/home/anna/.local/share/fctrans' was removed:*/var/lib/fctrans*homes of other users*-Sudo*"
+            [IO.Directory]::Exists($two.PathOf('/home/anna/.local/share/fctrans')) | Should -BeFalse
+            [IO.File]::Exists($two.PathOf($kvmHost.AgentPath)) | Should -BeTrue
+
+            $path = (Connect-KvmHost $two.Address @ours -Name anna -UserName anna).AgentPath
+            Disconnect-KvmHost anna
+            [IO.File]::Exists($two.PathOf($path)) | Should -BeTrue
+            $said = @(Uninstall-KvmHostAgent second 3>&1)
+            Invoke-OnHost $two 'ls -d /home/anna/.local/share/fctrans /var/lib/fctrans 2>/dev/null; true' | Should -BeNullOrEmpty
+            [IO.File]::Exists($two.PathOf($elsewhere)) | Should -BeTrue
+            "$said" | Should -BeLike 'second: This was not removed*: /home/otto/.local/share/fctrans.*'
+        }
+        finally { $null = Invoke-OnHost $two 'rm -rf /srv/elsewhere; userdel -r anna; userdel -r otto; true' }
+    }
+
     It 'refuses while a VM depends on it, and says which' {
         # A worker's directory as a running main worker has it; the process is this shell's own on that host.
         $id = '0123456789abcdef0123456789abcdef'

@@ -91,7 +91,7 @@ internal static partial class AgentDeployment
     public static string InPosixShell(string script, bool sudo) => $"exec {(sudo ? "sudo -n " : "")}sh -c '" + script.Replace("'", "'\\''") + "'";
 
     /// <summary>What a host says goes to a terminal: no control characters, and not without end.</summary>
-    private static string Printable(string text)
+    internal static string Printable(string text)
     {
         string clean = string.Concat(text.Select(c => char.IsControl(c) && c != '\n' ? '?' : c));
         return clean.Length <= 500 ? clean : clean[..500] + "…";

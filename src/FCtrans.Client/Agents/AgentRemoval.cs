@@ -3,15 +3,36 @@ using FCtrans.Contracts;
 namespace FCtrans.Client;
 
 /// <summary>
-/// Takes FCtrans off a host: the records of migrations that ended, the agent in all its versions, and its directories. First of all
-/// it makes sure that no VM depends on what is there: then nothing is touched.
+/// Takes FCtrans off a host: the records of migrations that ended, the agent in all its versions, and its directories, those in the homes
+/// of users too whom earlier connections logged on as. First of all it makes sure that no VM depends on what is there: then nothing is
+/// touched.
 /// </summary>
 internal static class AgentRemoval
 {
+    private const string NotRoot = "not root";
+    private const string Left = "left ";
+
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(60);
 
+    /// <summary>
+    /// One line: the log-in shell that is handed it may be csh. In a user's home everything belongs to that user, who may have put links there that lead elsewhere: root removes nothing in it, but has
+    /// it removed with the user's own rights, and not through links.
+    /// </summary>
+    private const string InHomes =
+        "[ \"$(id -u)\" = 0 ] || { echo not root; exit 0; }; "
+        + "rm -rf /run/fctrans /dev/shm/fctrans-* || exit 1; "
+        + "{ getent passwd || cat /etc/passwd; } 2>/dev/null | while IFS=: read -r name x uid gid comment home shell; do "
+        + "case \"$home\" in /?*) ;; *) continue ;; esac; "
+        + "d=\"$home/.local/share/fctrans\"; "
+        + "[ -d \"$d\" ] || [ -L \"$d\" ] || continue; "
+        + "if [ ! -L \"$home/.local\" ] && [ ! -L \"$home/.local/share\" ] && [ ! -L \"$d\" ]; then "
+        + "as=\"setpriv --reuid=$uid --regid=$gid --clear-groups\"; "
+        + "$as rm -rf \"$d/agent\" </dev/null && $as rmdir \"$d\" </dev/null && continue; "
+        + "fi; echo \"left $d\"; done";
+
+    /// <returns>What could not be removed, or not be looked at, and what to do about it; empty when nothing of FCtrans is left.</returns>
     /// <exception cref="FCtransException">AgentInUse, AgentRefused, ConnectionLost.</exception>
-    public static async Task RunAsync(KvmHostConnection host, SshSession session, CancellationToken cancellation)
+    public static async Task<string> RunAsync(KvmHostConnection host, SshSession session, CancellationToken cancellation)
     {
         IReadOnlyList<WorkerSummary> workers = await host.ListWorkersAsync(cancellation).ConfigureAwait(false);
         RefuseInUse(host.Name, workers.Where(w => w.Running));
@@ -44,13 +65,21 @@ internal static class AgentRemoval
         }
 
         RemoteCommandResult removed = await session.RunAsync(
-            AgentDeployment.InPosixShell(
-                $"rm -rf '{path}/agent' && rmdir '{path}' && rm -rf /run/fctrans && rm -rf /dev/shm/fctrans-*", host.Settings.Sudo),
+            AgentDeployment.InPosixShell($"rm -rf '{path}/agent' && rmdir '{path}' || exit 1; {InHomes}", host.Settings.Sudo),
             null, s_limit, cancellation).ConfigureAwait(false);
         if (!removed.Succeeded)
         {
             throw Failure.AgentRefused(host.Name, "its files could not be removed: " + removed.Reason);
         }
+
+        string[] said = removed.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        string[] left = [.. said.Where(l => l.StartsWith(Left, StringComparison.Ordinal)).Select(l => AgentDeployment.Printable(l[Left.Length..]))];
+        return said.Contains(NotRoot)
+            ? $"Only what lay under '{path}' was removed: without root, /var/lib/fctrans, /run/fctrans and the homes of other users could not be looked at. "
+                + "Connect as root, or with -Sudo, and remove it again."
+            : left.Length > 0
+                ? $"This was not removed, since a link leads there or its owner may not: {string.Join(", ", left)}. Look at it and remove it by hand."
+                : "";
     }
 
     private static void RefuseInUse(string host, IEnumerable<WorkerSummary> workers)
