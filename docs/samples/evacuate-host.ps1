@@ -7,8 +7,8 @@ For each VM of the host, the largest first, the main host is the one of the targ
 sub-hosts. A VM that can't be split, or whose migration fails, runs on where it is; the others are moved all the same. Nothing is
 asked. All hosts must be connected (Connect-KvmHost).
 
-Returns an object for each VM: VM, State (Moved, Skipped, Failed), MainHost, Reason. The exit status of `pwsh -File` is 0 when the
-host is empty, else 1.
+Returns an object for each VM: VM, State (Moved, Skipped, Failed), MainHost, Reason. The exit status ($LASTEXITCODE, or that of
+`pwsh -File`) is 0 when the host is empty, else 1. With -WhatIf it is 0: nothing was to be moved.
 
 .PARAMETER KvmHost
 The name of the host to empty.
@@ -68,4 +68,5 @@ foreach ($vm in $vms) {
     }
 }
 
-if ($left -gt 0) { $Host.SetShouldExit(1) }
+# exit ends this script only: of an interactive pwsh that ran it, it sets $LASTEXITCODE. It is said in either case, lest an older one stay.
+exit [int] ($left -gt 0 -and -not $WhatIfPreference)

@@ -12,7 +12,8 @@ BeforeAll {
     <# Runs a script as cron would: a process, a file, nobody there. What it wrote, and its exit status. #>
     function Invoke-Script([string] $Text) {
         $path = [IO.Path]::Combine($place, 'script.ps1')
-        [IO.File]::WriteAllText($path, $import + $connect + $Text)
+        # What ends it is told by its id: a message is laid out for who reads it.
+        [IO.File]::WriteAllText($path, "trap { `"ended by `$(`$_.FullyQualifiedErrorId)`"; break }`n" + $import + $connect + $Text)
         $said = @(& ([Environment]::ProcessPath) -NoProfile -NonInteractive -File $path 2>&1)
         [pscustomobject] @{ Status = $LASTEXITCODE; Said = $said -join "`n" }
     }
@@ -28,23 +29,22 @@ Describe 'A script' {
 Get-SplitMigration -ErrorAction SilentlyContinue -ErrorVariable failures
 "one $? $($failures[0].FullyQualifiedErrorId)"
 Test-KvmHost nowhere
-"two $?"
+"two $? $($Error[0].FullyQualifiedErrorId)"
 Wait-SplitMigration web* -ErrorAction Ignore
 'three'
 '@
         $run.Said | Should -Match 'one False NoHostConnected,'
-        $run.Said | Should -Match "no connection to a host 'nowhere'"
-        $run.Said | Should -Match 'two False'
+        $run.Said | Should -Match 'two False HostNotConnected,'
         $run.Said | Should -Match 'three'
         $run.Status | Should -Be 0
     }
 
     It 'ends with status 1 at <What>' -ForEach @(
-        @{ What = 'such an error with -ErrorAction Stop'; Text = "Get-KvmVm nobody -ErrorAction Stop`n'went on'"; Id = 'No host is connected' }
-        @{ What = 'such an error with $ErrorActionPreference'; Text = "`$ErrorActionPreference = 'Stop'`nTest-KvmHost nowhere`n'went on'"; Id = "no connection to a host 'nowhere'" }
+        @{ What = 'such an error with -ErrorAction Stop'; Text = "Get-KvmVm nobody -ErrorAction Stop`n'went on'"; Id = 'NoHostConnected' }
+        @{ What = 'such an error with $ErrorActionPreference'; Text = "`$ErrorActionPreference = 'Stop'`nTest-KvmHost nowhere`n'went on'"; Id = 'HostNotConnected' }
     ) {
         $run = Invoke-Script $Text
-        $run.Said | Should -Match $Id
+        $run.Said | Should -Match "(?m)^ended by $Id,FCtrans\.Commands\.\w+$"
         $run.Said | Should -Not -Match 'went on'
         $run.Status | Should -Be 1
     }
@@ -152,17 +152,30 @@ Describe 'Watch-VmRemotePaging on a terminal' {
 }
 
 Describe 'The sample script evacuate-host.ps1' {
-    It 'has an exit status for a host that is empty, one that is not, and a mistake' {
+    BeforeAll {
         $begin = '$null = ''source'', ''one'', ''tiny'', ''two'' | ForEach-Object { Connect $_ }' + "`n"
-        $run = Invoke-Script "$begin& '$sample' -KvmHost two -To one, tiny"
-        "$($run.Status) $($run.Said)" | Should -Be '0 '
-        # The VM private can't be split: it stays, and is said.
-        $run = Invoke-Script "$begin& '$sample' -KvmHost source -To one, tiny -MainMemory 95% -WhatIf | ForEach-Object { `"`$(`$_.VM) `$(`$_.State) `$(`$_.Reason)`" }"
+        $source = "$begin& '$sample' -KvmHost source -To one, tiny -MainMemory"
+    }
+
+    It 'has an exit status for a host that is empty, one that is not, and a mistake, and leaves the PowerShell that runs it open' {
+        # A status of before must not be taken for its own.
+        $run = Invoke-Script "$begin`$LASTEXITCODE = 7; & '$sample' -KvmHost two -To one, tiny; `"went on after `$LASTEXITCODE`""
+        "$($run.Status) $($run.Said)" | Should -Be '0 went on after 0'
+        # The VM private can't be split, and of shared too little would stay on the main host: they stay, and that is said.
+        $run = Invoke-Script "$source 1MB | ForEach-Object { `"`$(`$_.VM) `$(`$_.State) `$(`$_.Reason)`" }; `"went on after `$LASTEXITCODE`""
         $run.Said | Should -Match 'private Skipped .*share=on'
-        $run.Status | Should -Be 1
+        $run.Said | Should -Match 'shared Failed '
+        "$($run.Status) $($run.Said)" | Should -Match '(?s)^0 .*went on after 1$'
+        (Invoke-Script "$source 1MB; exit `$LASTEXITCODE").Status | Should -Be 1
         $run = Invoke-Script "$begin& '$sample' -KvmHost source -To one"
-        $run.Said | Should -Match 'two or more target hosts'
+        $run.Said | Should -Match '(?m)^ended by Give two or more target hosts'
         $run.Status | Should -Be 1
         (Get-KvmVm -KvmHost source -Name shared).State | Should -Be 'running'
+    }
+
+    It 'does not fail because of what stays when it is only to say what it would do' {
+        $run = Invoke-Script "$source 95% -WhatIf | ForEach-Object { `"`$(`$_.VM) `$(`$_.State)`" }; exit `$LASTEXITCODE"
+        $run.Said | Should -Match 'private Skipped'
+        $run.Status | Should -Be 0
     }
 }
