@@ -3,15 +3,21 @@
 BeforeAll {
     . ([IO.Path]::Combine($PSScriptRoot, 'LabFixture.ps1'))
 
-    # What examples use of PowerShell's other modules, where those are not there: enough to see that nothing fails.
-    function Format-List { process { $_ } }
-    function Format-Table { process { $_ } }
-    function Sort-Object { process { $_ } }
-    function Select-Object { param([Parameter(ValueFromPipeline)] $InputObject, [int] $First, [int] $Last, [object[]] $Property, [string] $ExpandProperty) process { $InputObject } }
-    function Out-File { process { } }
+    # What examples use of PowerShell's other modules, where those are not there (the shell of build.sh): enough to see that nothing fails.
+    $missing = @('Format-List', 'Format-Table', 'Sort-Object', 'Select-Object', 'Out-File' | Where-Object { -not (Get-Command $_ -ErrorAction Ignore) })
+    if ($missing -contains 'Format-List') { function Format-List { process { $_ } } }
+    if ($missing -contains 'Format-Table') { function Format-Table { process { $_ } } }
+    if ($missing -contains 'Sort-Object') { function Sort-Object { process { $_ } } }
+    if ($missing -contains 'Select-Object') {
+        function Select-Object { param([Parameter(ValueFromPipeline)] $InputObject, [int] $First, [int] $Last, [object[]] $Property, [string] $ExpandProperty) process { $InputObject } }
+    }
+    if ($missing -contains 'Out-File') { function Out-File { process { } } }
+    # The file is nobody's here.
     function Import-Csv { [pscustomobject] @{ VM = 'bigvm'; MainHost = 'kvm2'; SubHost = 'kvm*'; MainMemory = '25%' } }
+
     # What goes on for ever is stopped, as by Ctrl+C, after two objects.
     function Limit-Output { begin { $count = 0 } process { $_; if (++$count -eq 2) { break } } }
+    # Nobody is there who could type.
     function Read-Host { $secure = [Security.SecureString]::new(); $secure.AppendChar('x'); $secure }
 
     <# Runs a cmdlet's examples; only errors with these ids may come. #>
@@ -33,20 +39,22 @@ BeforeAll {
     function Invoke-Code([string[]] $Code, [string[]] $MayFailWith) {
         $failures = foreach ($text in $Code) {
             $raised = @()
-            # In examples WhatIf stands for all that would move VMs or take hosts away; what only looks really runs.
+            # In examples WhatIf stands for all that would move VMs or take hosts away; what only looks really runs. The example with a job of
+            # Start-SplitMigration runs as it is in StartSplitMigration.Tests.ps1.
             $PSDefaultParameterValues = @{
                 'Start-SplitMigration:WhatIf' = $true; 'Stop-SplitMigration:WhatIf' = $true; 'Uninstall-KvmHostAgent:WhatIf' = $true; 'Remove-VmSubHost:WhatIf' = $true; 'Add-VmSubHost:WhatIf' = $true
                 'Watch-VmRemotePaging:Count' = 1; 'Watch-VmRemotePaging:Interval' = 1
             }
-            $text = $text -replace ' -Interval \d+', ' -Interval 0.1' -replace ' -Count \d+' -replace ' -Confirm\b' -replace 'Sleep\(5000\)', 'Sleep(50)' -replace ' -AsJob\b', ''
+            $text = $text -replace ' -Interval \d+', ' -Interval 0.1' -replace ' -Count \d+' -replace ' -Confirm\b', ' -Confirm:$false' -replace 'Sleep\(5000\)', 'Sleep(50)'
             $text = $text.Replace('~/', "$place/")
             $text = $text -replace '(-Continuous[^|\n]*)', '$1 | Limit-Output '
-            if ($text -match 'Wait-Job') { $text = ($text -split "`n")[0] }
+            if ($text -match '^\$job = Start-SplitMigration') { $text = ($text -split "`n")[0] }
             try {
                 do { $null = & ([scriptblock]::Create($text)) *>&1 | ForEach-Object { if ($_ -is [Management.Automation.ErrorRecord]) { $raised += $_ } } }
                 while ($false)
             }
             catch { $raised += $_ }
+            finally { foreach ($job in Get-Job) { Stop-Job $job; Remove-Job $job } }
             foreach ($record in $raised) {
                 $id = $record.FullyQualifiedErrorId.Split(',')[0]
                 if ($MayFailWith -notcontains $id) { "$text -> ${id}: $($record.Exception.Message)" }
