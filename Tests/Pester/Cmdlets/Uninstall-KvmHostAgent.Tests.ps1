@@ -42,7 +42,8 @@ Describe 'Uninstall-KvmHostAgent' {
         $elsewhere = '/srv/elsewhere/fctrans/agent/keep'
         $null = Invoke-OnHost $two "mkdir -p $([IO.Path]::GetDirectoryName($elsewhere)) && touch $elsewhere && chown -R otto /srv/elsewhere && mkdir /home/otto/.local && ln -s /srv/elsewhere /home/otto/.local/share"
         try {
-            # Not root, and not by sudo: what the others may have is not for it to see.
+            # Not root, and not by sudo: what the others may have, and who works there, is not for it to see.
+            $null = Invoke-OnHost $two 'mkdir -p -m 700 /run/fctrans'
             $anna = Connect-KvmHost $two.Address @ours -Name anna -UserName anna
             $anna.AgentPath | Should -BeLike '/home/anna/.local/share/fctrans/agent/*'
             $said = @(Uninstall-KvmHostAgent anna 3>&1)

@@ -11,6 +11,7 @@ internal static class AgentRemoval
 {
     private const string NotRoot = "not root";
     private const string Left = "left ";
+    private const string RootDirectory = "/var/lib/fctrans/";
 
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(60);
 
@@ -34,7 +35,16 @@ internal static class AgentRemoval
     /// <exception cref="FCtransException">AgentInUse, AgentRefused, ConnectionLost.</exception>
     public static async Task<string> RunAsync(KvmHostConnection host, SshSession session, CancellationToken cancellation)
     {
-        IReadOnlyList<WorkerSummary> workers = await host.ListWorkersAsync(cancellation).ConfigureAwait(false);
+        IReadOnlyList<WorkerSummary> workers = [];
+        try
+        {
+            workers = await host.ListWorkersAsync(cancellation).ConfigureAwait(false);
+        }
+        catch (FCtransException e) when (e.Kind is not (FailureKind.Connection or FailureKind.Timeout) && !host.AgentPath.StartsWith(RootDirectory, StringComparison.Ordinal))
+        {
+            // Without root the workers are not to be seen; they run as root, by the agent that root has, which stays.
+        }
+
         RefuseInUse(host.Name, workers.Where(w => w.Running));
         foreach (WorkerSummary worker in workers)
         {
