@@ -212,21 +212,19 @@ internal sealed unsafe class DemandChannel : StoreChannel
                 return;
             }
 
-            if (frame.FirstPage == slot.Page && frame.PageCount == 1)
+            // Looked at before the slot is free: what is asked for stays on record until it is answered, however a peer errs.
+            byte presence = payload.Length == 0 ? byte.MaxValue : payload[0];
+            if (frame.FirstPage != slot.Page || frame.PageCount != 1 || presence > 1
+                || payload.Length != 1 + presence * PageIndex.PageSize)
             {
-                _slots[index].Active = false;
-                _free[_freeCount++] = index;
+                throw connection.Refuse($"The answer for page {frame.FirstPage} is not what was asked for.");
             }
+
+            _slots[index].Active = false;
+            _free[_freeCount++] = index;
         }
 
-        byte presence = payload[0];
-        if (frame.FirstPage != slot.Page || frame.PageCount != 1 || presence > 1
-            || payload.Length != 1 + presence * PageIndex.PageSize)
-        {
-            throw connection.Refuse($"The answer for page {frame.FirstPage} is not what was asked for.");
-        }
-
-        if (presence == 1)
+        if (payload.Length > 1)
         {
             // The connection's buffer is pinned.
             _arrivals.Arrived(
