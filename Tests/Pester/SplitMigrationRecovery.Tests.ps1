@@ -117,7 +117,7 @@ Describe 'Recovery: a migration that is given up at the moment of its commitment
         # Stop-SplitMigration waits for an answer, so the parked worker is let go by the host, once it has been told to give up.
         $null = Invoke-OnHost $setup.Host.source ('setsid sh -c "until grep -q ''to be given up'' /run/fctrans/*/source/worker.log; do :; done; ' +
             'touch /run/fctrans/source.committing.go" >/dev/null 2>&1 </dev/null & true')
-        { Get-SplitMigration -KvmHost $setup.Connection.source | Stop-SplitMigration -Confirm:$false -ErrorAction Stop } | Should -Throw -ExpectedMessage '*committed*'
+        { Get-SplitMigration -KvmHost $setup.Connection.source | Stop-SplitMigration -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'MigrationCommitted*'
         [IO.File]::Exists($setup.Host.source.PathOf('/run/fctrans/source.committed.reached')) | Should -BeTrue
         "$($job.State)" | Should -Be 'Running'
         Resume-FailurePoint $setup.Host.source 'source.committed'

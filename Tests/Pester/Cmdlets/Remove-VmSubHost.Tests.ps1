@@ -42,7 +42,7 @@ Describe 'Remove-VmSubHost' {
 
     It 'asks nobody, as a job, and the VM goes on with the other' {
         # Slowly, so that there is something to be seen of it.
-        Set-LabLink -LabHost $labHost.sub2 -Bandwidth 50000000
+        Set-LabLink -LabHost $labHost.sub2 -Bandwidth 8000000
         try {
             $job = Get-VmRemotePaging paged | Remove-VmSubHost -SubHost *2, SUB2 -AsJob
             Assert-Output Remove-VmSubHost $job
