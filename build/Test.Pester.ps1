@@ -1,33 +1,20 @@
 # ./build.sh Test: the suite Pester, by our own runner in Tests/Pester.
 
 <#
-The Pester files in three lanes, about equally long: those of migrations mostly wait for hosts, so they run beside all others. Each lane has
-a lab enclosure of its own, so they know nothing of each other. Those of the single cmdlets come first: they share a lab that stands for all.
+The Pester files in two lanes: those of migrations that go wrong, which mostly wait for hosts, run beside all others. Each lane has a lab
+enclosure of its own, so they know nothing of each other. Those of the single cmdlets come first: they share a lab that stands for all.
 #>
-$pesterLanes = [ordered] @{
-    'Pester.failures'   = @('SplitMigrationFailures.Tests.ps1')
-    'Pester.migrations' = @('StartSplitMigration.Tests.ps1', 'SplitMigration.Tests.ps1', 'SplitMigrationRecovery.Tests.ps1', 'SplitVmLinks.Tests.ps1', 'Libvirt.Tests.ps1')
-}
-
 function Invoke-PesterSuite([string] $Results) {
-    $rest = @([IO.Directory]::GetFiles((Get-Path Tests Pester), '*.Tests.ps1', 'AllDirectories'))
-    $beside = [ordered] @{}
-    foreach ($lane in $pesterLanes.Keys) {
-        $names = $pesterLanes[$lane]
-        $files = @($rest | Where-Object { [IO.Path]::GetFileName($_) -in $names })
-        $rest = @($rest | Where-Object { $_ -notin $files })
-        $beside[$lane] = Start-PesterLane $lane $Results $files
-    }
-
-    $program, $arguments = Get-PesterCommand 'Pester' $Results $rest
+    $aside = 'SplitMigrationFailures.Tests.ps1', 'StartSplitMigration.Tests.ps1'
+    $files = @([IO.Directory]::GetFiles((Get-Path Tests Pester), '*.Tests.ps1', 'AllDirectories'))
+    $beside = @($files | Where-Object { [IO.Path]::GetFileName($_) -in $aside })
+    $lane = Start-PesterLane 'Pester.beside' $Results $beside
+    $program, $arguments = Get-PesterCommand 'Pester' $Results @($files | Where-Object { $_ -notin $beside })
     & $program @arguments | Out-Host
-    $count = Add-PesterResult 'Pester' $Results $LASTEXITCODE
-    foreach ($lane in $beside.Keys) {
-        $beside[$lane].WaitForExit()
-        $Host.UI.Write([IO.File]::ReadAllText([IO.Path]::Combine($Results, "$lane.log")))
-        $count += Add-PesterResult $lane $Results $beside[$lane].ExitCode
-    }
-
+    $status = $LASTEXITCODE
+    $lane.WaitForExit()
+    $Host.UI.Write([IO.File]::ReadAllText([IO.Path]::Combine($Results, 'Pester.beside.log')))
+    $count = (Add-PesterResult 'Pester' $Results $status) + (Add-PesterResult 'Pester.beside' $Results $lane.ExitCode)
     if ($count -eq 0 -and -not $Filter) { Add-Failure 'Pester' 'no test was found' '' }
 }
 

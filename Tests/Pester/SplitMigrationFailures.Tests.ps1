@@ -137,10 +137,11 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
         Set-FailurePoint $setup.Host.source 'source.round-sent=park'
         $job = Get-KvmVm -KvmHost $source -Name vm1 | Start-SplitMigration @arguments -AsJob
         Wait-FailurePoint $setup.Host.source 'source.round-sent'
-        (Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'PreCopy') | Should -HaveCount 1
-        # Stop-SplitMigration waits for the end, so the parked worker is let go by the host, once it has been told to give up.
-        $null = Invoke-OnHost $setup.Host.source ('setsid sh -c "until grep -q ''to be given up'' /run/fctrans/*/source/worker.log; do :; done; ' +
-            'touch /run/fctrans/source.round-sent.go" >/dev/null 2>&1 </dev/null & true')
+        $copying = @(Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'PreCopy')
+        $copying | Should -HaveCount 1
+        # Stop-SplitMigration waits for the end, so the parked worker is let go by the host, once it has been told to give up: it, not the one before.
+        $null = Invoke-OnHost $setup.Host.source ("setsid sh -c 'until grep -q ""to be given up"" /run/fctrans/$($copying[0].SplitId)/source/worker.log; do :; done; " +
+            "touch /run/fctrans/source.round-sent.go' >/dev/null 2>&1 </dev/null & true")
         Get-SplitMigration -KvmHost $source | Where-Object State -EQ 'PreCopy' | Stop-SplitMigration -Confirm:$false
         $null = Wait-Job $job -Timeout 60
         $job.State | Should -Be 'Failed'
