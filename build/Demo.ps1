@@ -3,5 +3,5 @@
 function Invoke-Demo([string[]] $Arguments) {
     Install-DebianPackage (@($packagesToBuild.Keys) + @($packagesToRun.Keys))
     Invoke-Build
-    Invoke-InLab 'The demo' (@((Get-PowerShellPath), '-NoProfile', '-NonInteractive', '-File', (Get-Path demo demo.ps1)) + $Arguments)
+    Invoke-InLab 'The demo' (@((Get-PowerShellPath), '-NoProfile', '-NonInteractive', '-File', (Get-Path demo demo.ps1)) + @($Arguments | Where-Object { $_ }))
 }
