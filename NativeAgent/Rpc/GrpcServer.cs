@@ -2,7 +2,6 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.DependencyInjection;
-using Microsoft.Extensions.Logging;
 
 namespace FCtrans.Agent.Rpc;
 
@@ -14,8 +13,10 @@ internal static class GrpcServer
 {
     public static WebApplication Build(string socketPath, Action<IServiceCollection> services)
     {
-        var builder = WebApplication.CreateSlimBuilder();
-        builder.Logging.ClearProviders();
+        // The other builders read appsettings.json where the process happens to stand, and watch that folder with all that is
+        // below it for changes: of a daemon, which stands in the root folder, all folders of the host.
+        var builder = WebApplication.CreateEmptyBuilder(new());
+        builder.WebHost.UseKestrelCore();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.ListenUnixSocket(socketPath, listen => listen.Protocols = HttpProtocols.Http2);
