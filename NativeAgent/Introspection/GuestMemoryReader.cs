@@ -16,6 +16,12 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
     /// <summary>Gets each page that is read, while it is set; null: nobody asks. Only where one thread reads.</summary>
     public PageBitmap? Reads { get; set; }
 
+    /// <summary>Whether a page's content may be on another host at this moment, asked while it is set; null: nobody wants to know. Only where one thread reads.</summary>
+    public Func<long, bool>? IsAway { get; set; }
+
+    /// <summary>Something was read that <see cref="IsAway"/> says was not here: zeros, which mean nothing. Whoever wants to know clears it before.</summary>
+    public bool MetAway { get; set; }
+
     /// <summary>Fills <paramref name="buffer"/>; false (with undefined content) when a byte of it is not RAM or can't be read.</summary>
     public bool TryRead(GuestPhysicalAddress address, Span<byte> buffer)
     {
@@ -28,6 +34,14 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
             }
 
             int bytes = (int)Math.Min((ulong)buffer.Length, contiguous);
+            var pages = default(PageRange);
+            if ((Reads is not null || IsAway is not null) && Ram.TryPageOf(new(at), out long page))
+            {
+                pages = new(page, (long)(((at & (PageIndex.PageSize - 1)) + (ulong)bytes - 1) >> PageIndex.PageShift) + 1);
+            }
+
+            // Before and after: a page may come or leave while it is read.
+            NoteAway(pages);
             // The span stays pinned for the call, and the length is that of the span.
             fixed (byte* target = buffer)
             {
@@ -37,11 +51,8 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
                 }
             }
 
-            if (Reads is { } reads && Ram.TryPageOf(new(at), out long page))
-            {
-                long last = page + (long)(((at & (PageIndex.PageSize - 1)) + (ulong)bytes - 1) >> PageIndex.PageShift);
-                reads.Fill(new(page, last + 1 - page), true);
-            }
+            NoteAway(pages);
+            Reads?.Fill(pages, true);
 
             buffer = buffer[bytes..];
             at += (ulong)bytes;
@@ -98,5 +109,13 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
         offset = 0;
         contiguous = 0;
         return false;
+    }
+
+    private void NoteAway(PageRange pages)
+    {
+        for (long page = pages.First; IsAway is { } isAway && !MetAway && page < pages.End; page++)
+        {
+            MetAway = isAway(page);
+        }
     }
 }
