@@ -132,7 +132,7 @@ internal sealed class GuestKernel
             {
                 found = kernel;
             }
-            else if (!found._infoText.AsSpan().SequenceEqual(kernel._infoText))
+            else if (!found.SaysTheSameAs(kernel))
             {
                 reason = $"two kernels ({found.Release}, {kernel.Release}) describe themselves in the guest's memory, and both hold together";
                 return null;
@@ -231,6 +231,9 @@ internal sealed class GuestKernel
 
         return HoldsTogether(out reason);
     }
+
+    /// <summary>Whether both say the same of themselves: one boot of one kernel, found twice. Two boots differ by where KASLR put the kernel.</summary>
+    public bool SaysTheSameAs(GuestKernel other) => _infoText.AsSpan().SequenceEqual(other._infoText);
 
     /// <summary>Drops what was kept of the guest's page tables and sections.</summary>
     public void Forget()

@@ -177,8 +177,17 @@ internal sealed class UnusedPages : IUnusedPages
     {
         if (_kernel is not null)
         {
-            KernelPageSet.AddTo(_kernel, _ram, into);
+            KernelPagesButData(into);
             KernelDataPages.AddTo(_kernel, _ram, unused, into);
+        }
+    }
+
+    /// <summary>As <see cref="KernelPages"/>, but for the data (<see cref="KernelDataPages"/>), whose cost grows with the guest's memory.</summary>
+    public void KernelPagesButData(PageBitmap into)
+    {
+        if (_kernel is not null)
+        {
+            KernelPageSet.AddTo(_kernel, _ram, into);
             AddReads(_kernel, into);
         }
     }

@@ -43,20 +43,24 @@ internal sealed unsafe class PageHeat : IDisposable
     /// <summary>Pages that the guest's kernel holds for hot are no colder than this.</summary>
     private const int WarmthOfGuestHot = 1;
 
-    private readonly PageBitmap? _pinned;
+    private readonly PageBitmap? _firstPinned;
+    private readonly long _pageCount;
     private readonly long _words;
+    private volatile PinnedSet? _pinned;
     private volatile EvictionPolicy _policy;
-    private long _pinnedPages = -1;
+    private PageBitmap? _nextPinned;
     private byte* _pairs;
     private int _period = 1;
     private long _leftInPeriod;
     private ulong _random = 0x9E3779B97F4A7C15;
 
     /// <param name="pageCount">Pages of the VM.</param>
-    /// <param name="pinned">Pages that stay; null for none. Kept, not owned; not changed any more once <see cref="Spares"/> was called.</param>
+    /// <param name="pinned">Pages that stay until <see cref="PinNext"/>; null for none. Kept, not owned, and not changed any more.</param>
     public PageHeat(long pageCount, PageBitmap? pinned)
     {
-        _pinned = pinned;
+        _pageCount = pageCount;
+        _firstPinned = pinned;
+        _pinned = pinned is null ? null : new(pinned, pinned.Count());
         _words = (pageCount + 15) / 16;
         _pairs = (byte*)NativeMemory.AllocZeroed((nuint)_words, sizeof(ulong));
         GuestHot = new(pageCount);
@@ -73,21 +77,34 @@ internal sealed unsafe class PageHeat : IDisposable
     }
 
     /// <summary>Whether it is a page of the guest's kernel, which should be here. Any thread.</summary>
-    public bool IsPinned(long page) => _pinned is { } pinned && pinned[page];
+    public bool IsPinned(long page) => _pinned is { } pinned && pinned.Pages[page];
+
+    /// <summary>The pages that stay; null for none. Not to be changed.</summary>
+    public PageBitmap? Pinned => _pinned?.Pages;
+
+    /// <summary>Which pages stay from the next <see cref="PinNext"/> on: for the one thread that finds that out. At first it has what it had last, or nothing.</summary>
+    public PageBitmap NextPinned => _nextPinned ??= new(_pageCount);
+
+    /// <summary>
+    /// From now on the pages of <see cref="NextPinned"/> stay, and no others; that has become the set from before. Whoever calls it sees to it
+    /// that no victims are being chosen. Who looks at the set from before a moment longer sees what is being made of it: these are hints.
+    /// </summary>
+    public void PinNext()
+    {
+        var next = NextPinned;
+        var old = Pinned;
+        _pinned = new(next, next.Count());
+        _nextPinned = old == _firstPinned ? null : old;
+    }
 
     /// <summary>Whether <paramref name="page"/> is to stay for now; no page for ever, unless it is pinned. The evictor's thread only.</summary>
     /// <param name="limitPages">What may be here.</param>
     public bool Spares(long page, long limitPages)
     {
         int warmth = _policy == EvictionPolicy.OldestFirst ? 0 : Get(page) & WarmMask;
-        if (_pinned is { } pinned && pinned[page])
+        if (_pinned is { } pinned && pinned.Pages[page])
         {
-            if (_pinnedPages < 0)
-            {
-                _pinnedPages = pinned.Count();
-            }
-
-            if (_pinnedPages <= limitPages * MostPinned)
+            if (pinned.Count <= limitPages * MostPinned)
             {
                 return true;
             }
@@ -135,7 +152,7 @@ internal sealed unsafe class PageHeat : IDisposable
     /// <summary>Sets the pages of which it is known that the guest wants them often. Any thread.</summary>
     public void AddHotTo(PageBitmap into)
     {
-        if (_pinned is { } pinned)
+        if (Pinned is { } pinned)
         {
             into.Or(pinned);
         }
@@ -163,6 +180,11 @@ internal sealed unsafe class PageHeat : IDisposable
         NativeMemory.Free(_pairs);
         _pairs = null;
         GuestHot.Dispose();
+        _nextPinned?.Dispose();
+        if (Pinned != _firstPinned)
+        {
+            Pinned!.Dispose();
+        }
     }
 
     private void Warm(long page, int warmth) => Set(page, Math.Min(warmth + 1, MostWarm));
@@ -200,4 +222,7 @@ internal sealed unsafe class PageHeat : IDisposable
         _random ^= _random << 17;
         return (uint)(_random >> 32);
     }
+
+    /// <summary>A set and how many pages it has, which are replaced together.</summary>
+    private sealed record PinnedSet(PageBitmap Pages, long Count);
 }

@@ -208,6 +208,10 @@ internal sealed class Pager : IDisposable
     /// <summary>Takes what the guest's kernel knows of its pages to where victims are chosen. Open it once; dispose it before this.</summary>
     public GuestHeat OpenGuestHeat() => new(_core);
 
+    /// <summary>Keeps it true which pages of the guest's kernel stay here. Open it once; it goes with this.</summary>
+    /// <param name="keep">Is given each new set, for the worker that comes after this one.</param>
+    public KernelPins OpenKernelPins(Action<PageBitmap> keep) => new(_core.Table, _core.Heat, _core.EvictionGate, keep);
+
     /// <inheritdoc cref="PagingCore.SeenFree"/>
     public PageBitmap SeenFree => _core.SeenFree;
 

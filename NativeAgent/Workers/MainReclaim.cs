@@ -46,6 +46,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     private readonly PagingReclaimTarget _target;
     private readonly WriteWatch _watch;
     private readonly GuestHeat _guestHeat;
+    private readonly KernelPins _kernelPins;
     private readonly CancellationTokenSource _stop = new();
     /// <summary>Not disposed: the pager, which outlives this, may set it at any time.</summary>
     private readonly AutoResetEvent _busy = new(false);
@@ -68,7 +69,8 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
     /// <param name="pager">Of the VM.</param>
     /// <param name="processId">The VM's QEMU, on this host.</param>
     /// <param name="subHosts">As the page table counts them.</param>
-    public MainReclaim(Pager pager, int processId, IReadOnlyList<string> subHosts)
+    /// <param name="keepPinned">Keeps which pages stay here, for the worker that comes after this one.</param>
+    public MainReclaim(Pager pager, int processId, IReadOnlyList<string> subHosts, Action<PageBitmap> keepPinned)
     {
         _processId = processId;
         _pager = pager;
@@ -76,6 +78,7 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         _target = pager.OpenReclaimTarget();
         _watch = pager.OpenWriteWatch();
         _guestHeat = pager.OpenGuestHeat();
+        _kernelPins = pager.OpenKernelPins(keepPinned);
         _unused = new(pager.PageCount);
         _ballooned = new(pager.PageCount);
         _absent = new(pager.PageCount);
@@ -249,11 +252,29 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
         if (_pages.Kernel is { } kernel)
         {
             _guestHeat.Look(kernel, _ram!);
+            LookAtKernel();
         }
 
         Volatile.Write(ref _freedPages, _freedPages + figures.FreedPages);
         Volatile.Write(ref _turns, _turns + (limits.WhatIf ? 0 : 1));
         return (figures, _reclaim.Seen!);
+    }
+
+    private void LookAtKernel()
+    {
+        if (_reclaim!.Seen!.Method != UnusedFigures.Buddy)
+        {
+            return;
+        }
+
+        try
+        {
+            _kernelPins.Look(_pages!, _ram!, _pager.SeenFree);
+        }
+        catch (MonitorException)
+        {
+            // Somebody else has taken the monitor while the turn rested: it is looked at after the next.
+        }
     }
 
     /// <summary>Does something with the guest's RAM open and its monitor connected, which is free for others afterwards: it has one client at a time.</summary>

@@ -271,7 +271,7 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
     public void TableComplete()
     {
         FailurePoint.Reach("main.table-complete");
-        // For a worker that is started again: only the source has looked into the guest.
+        // For a worker that is started again: until it has looked into the guest itself.
         PageRunFile.Write(_directory.File(PinnedFile), _pinned!);
         // Loading the device state may read guest RAM, so its faults must be served before that.
         _away = AwayPages.Create(_directory.Path, _table!);
@@ -401,11 +401,24 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
 
     private void StartReclaim()
     {
-        _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId, [.. _stores.Select(store => store.Options.Host)]);
+        _reclaim ??= new MainReclaim(_pager!, _vm!.ProcessId, [.. _stores.Select(store => store.Options.Host)], KeepPinned);
         // While pages are still at the source, they come first: only then it looks at which of them the guest has freed.
         if (_spec.TrackUnused && !_directory.Has(Markers.SourceStore))
         {
             _reclaim.Start();
+        }
+    }
+
+    /// <summary>A worker that is started again begins with the last set that could be written.</summary>
+    private void KeepPinned(PageBitmap pages)
+    {
+        try
+        {
+            PageRunFile.Write(_directory.File(PinnedFile), pages);
+        }
+        catch (IOException e)
+        {
+            WorkerLog.Write($"which pages of the guest's kernel stay here can't be noted: {e.Message}");
         }
     }
 

@@ -112,6 +112,29 @@ public sealed class PageHeatTests
         Assert.Equal(0, Spared(heat, 500, limit: 300));
     }
 
+    [Fact]
+    public void A_set_of_pinned_pages_is_replaced_by_the_next_with_its_count()
+    {
+        using var first = new PageBitmap(1000);
+        first.Fill(new(0, 250), true);
+        using var heat = new PageHeat(1000, first);
+        for (int turn = 1; turn <= 3; turn++)
+        {
+            heat.NextPinned.Clear();
+            heat.NextPinned.Fill(new(turn * 250, 200), true);
+            Assert.True(heat.IsPinned((turn - 1) * 250));
+            heat.PinNext();
+            Assert.Equal((false, true), (heat.IsPinned((turn - 1) * 250), heat.IsPinned(turn * 250)));
+            // 250 pages would be too many to stay.
+            Assert.Equal(1, Spared(heat, turn * 250, limit: 300));
+            using var hot = new PageBitmap(1000);
+            heat.AddHotTo(hot);
+            Assert.Equal(200, hot.Count());
+        }
+
+        Assert.Equal(250, first.Count());
+    }
+
     /// <summary>
     /// A VM of 32 GiB that uses all of its memory, a quarter of it here, each page of which has left and come back. What the paging engine
     /// knows of pages may take a byte a page and eight a page that is here; what else it has must fit into the rest.

@@ -1,6 +1,7 @@
 using System.Globalization;
 using FCtrans.Agent.Introspection;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
 using FCtrans.Agent.Tracking;
 using Xunit;
 
@@ -150,6 +151,7 @@ public sealed class UnusedPagesTests
         Assert.True(wrong.Count <= 32, $"{wrong.Count} of {compared} pages differ: {string.Join(' ', wrong.Take(20))}");
     }
 
+    /// <summary>And which pages stay on the main host is found with it, as it is while the guest has many processes.</summary>
     [Fact]
     public void A_reboot_is_noticed_and_the_new_kernel_found()
     {
@@ -157,6 +159,33 @@ public sealed class UnusedPagesTests
         using var unused = new PageBitmap(vm.Ram.PageCount);
         using var pages = vm.OpenUnused(mayMap: true);
         Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
+        using var kernels = new PageBitmap(vm.Ram.PageCount);
+        pages.KernelPages(kernels, unused);
+        using var table = new PageTable(vm.Ram.PageCount);
+        table.SetReceived(new(0, table.PageCount));
+        using var heat = new PageHeat(vm.Ram.PageCount, kernels);
+        var pins = new KernelPins(table, heat, new(), static _ => { });
+        long Renew()
+        {
+            for (long before = pins.Renewals; pins.Renewals == before;)
+            {
+                Assert.Equal(UnusedFigures.Buddy, pages.Refresh(unused).Method);
+                pins.Look(pages, vm.Ram, unused);
+            }
+
+            return heat.Pinned!.Count();
+        }
+
+        long atRest = Renew();
+        Assert.InRange(atRest, kernels.Count() - 1000, kernels.Count() + 1000);
+        // Each has a kernel stack of four pages, and page tables.
+        vm.Shell("i=0; while [ $i -lt 200 ]; do sleep 1000 >/dev/null 2>&1 & i=$((i+1)); done");
+        long busy = Renew();
+        Assert.True(busy > atRest + (200 * 5), $"{atRest} {busy}");
+        vm.Shell("killall sleep");
+        long after = Renew();
+        Assert.True(after < busy - (200 * 4), $"{busy} {after}");
+
         var first = pages.Kernel;
         vm.Monitor.Execute("system_reset");
 
@@ -167,6 +196,9 @@ public sealed class UnusedPagesTests
         Assert.True(
             SpinWait.SpinUntil(() => pages.Refresh(unused).Method == UnusedFigures.Buddy, TimeSpan.FromSeconds(60)), "The new kernel was not found.");
         Assert.NotSame(first, pages.Kernel);
+        long renewals = pins.Renewals;
+        pins.Look(pages, vm.Ram, unused);
+        Assert.Equal(renewals + 1, pins.Renewals);
         Assert.True(vm.Guest.Console.WaitForLine(line => line == "oracle ready", TimeSpan.FromSeconds(60)));
         Assert.True(SpinWait.SpinUntil(
             () =>
@@ -177,6 +209,14 @@ public sealed class UnusedPagesTests
                 return Math.Abs(scanner.Scan(free).BuddyPages - vm.MemFreePages()) <= Tolerance;
             },
             TimeSpan.FromSeconds(30)));
+
+        Renew();
+        kernels.Clear();
+        pages.KernelPagesButData(kernels);
+        long all = kernels.Count();
+        kernels.AndNot(heat.Pinned!);
+        // What processes' page tables were read for the look alone, which change with what runs.
+        Assert.True(all > 5000 && kernels.Count() <= 16, $"{kernels.Count()} of {all}");
     }
 
     [Fact]
