@@ -11,17 +11,22 @@ namespace FCtrans.Kernel.Tests.Paging;
 /// The bare guest under KVM, on a lab host of its own, its memory registered for paging: its faults are raised by the kernel, inside KVM_RUN, and
 /// not by an instruction of QEMU's.
 /// </summary>
-internal sealed class BareGuest : IPagedProcess
+internal sealed class BareGuest : IWorkingGuest
 {
-    private readonly FCtrans.Lab.Lab _lab = new();
+    /// <summary>There is one lab in an enclosure; tests of other classes run at the same time.</summary>
+    private static readonly SemaphoreSlim s_one = new(1);
+
+    private readonly FCtrans.Lab.Lab _lab;
     private readonly LabGuest _guest;
 
     /// <param name="mebibytes">Its memory, all of it.</param>
     /// <param name="held">How much of it the guest writes and verifies.</param>
     public BareGuest(int mebibytes, int held, int userfaultfds)
     {
+        s_one.Wait();
         try
         {
+            _lab = new();
             var host = _lab.AddHost("kvm", (mebibytes + 64L) << 20);
             _guest = host.StartGuest(new() { Name = "bare", Bare = true, MemoryBytes = (long)mebibytes << 20 });
             using (var monitor = QemuMonitor.Connect(host.PathOf(_guest.MonitorPath), TimeSpan.FromSeconds(20)))
@@ -44,7 +49,8 @@ internal sealed class BareGuest : IPagedProcess
         }
         catch
         {
-            _lab.Dispose();
+            _lab?.Dispose();
+            s_one.Release();
             throw;
         }
     }
@@ -63,8 +69,26 @@ internal sealed class BareGuest : IPagedProcess
 
     public OracleAnswer Invoke(string command) => _guest.Invoke(command, TimeSpan.FromSeconds(120));
 
+    /// <summary>It rewrites every third page that it verifies.</summary>
+    public void Run() => Invoke("run rewrite=3");
+
+    public (long Pages, long Errors, long BusErrors) StopAndVerify()
+    {
+        Invoke("pause");
+        var verified = Invoke("verify");
+        // Of a memory error it dies.
+        return (verified["pages"], verified["total_errors"], 0);
+    }
+
     /// <summary>Waits until it has looked at every page that it holds, after this.</summary>
     public OracleAnswer WaitForFullPass() => _guest.WaitForFullPass(TimeSpan.FromSeconds(120));
 
-    public void Dispose() => _lab.Dispose();
+    /// <summary>What it has said unasked: each mismatch.</summary>
+    public IReadOnlyList<string> Log => _guest.Console.Log;
+
+    public void Dispose()
+    {
+        _lab.Dispose();
+        s_one.Release();
+    }
 }

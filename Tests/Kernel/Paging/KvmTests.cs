@@ -1,3 +1,5 @@
+using FCtrans.Agent.Memory;
+using FCtrans.Agent.Paging;
 using Xunit;
 
 namespace FCtrans.Kernel.Tests.Paging;
@@ -41,5 +43,21 @@ public sealed class KvmTests
         Assert.Equal((HeldPages, 0, 0), (verified["pages"], verified["errors"], verified["total_errors"]));
         Assert.True(last.Figures()[0] > HeldPages / 4);
         Assert.Equal(0, last.Figures()[4]);
+    }
+
+    /// <summary>It has nothing that could handle such an error, and so it ends, rather than go on with what is not its own.</summary>
+    [Fact]
+    public void A_machine_that_touches_a_lost_page_gets_a_memory_error_and_never_a_wrong_byte()
+    {
+        using var lab = new PagingLab(Player.Kvm, used: 2_560, limit: 768, stores: 1);
+        lab.StartPager();
+        PagingLab.WaitFor(() => lab.Pager.Snapshot().RemotePages[0] > 1_000, "1,000 pages are remote");
+        // Of those that it goes through first; its own begin at 16 MiB.
+        long page = Enumerable.Range(4_096, 2_560).First(p => lab.Table[p].State == PageState.Remote);
+        lab.Stores[0].Pages.Discard(new PageRange(page, 1));
+        lab.Oracle.Run();
+        PagingLab.WaitFor(() => !Directory.Exists($"/proc/{lab.Process.ProcessId}"), "the machine has ended");
+        Assert.Equal(("lost", 1L), (lab.Pager.Snapshot().State, lab.Pager.Snapshot().LostPages));
+        Assert.DoesNotContain(((BareGuest)lab.Process).Log, line => line.StartsWith("! mismatch", StringComparison.Ordinal));
     }
 }

@@ -23,6 +23,8 @@ internal sealed class PagingLab : IDisposable
     private readonly List<RemoteStore> _remote = [];
     private readonly List<StoreProcess> _storeProcesses = [];
     private readonly TestGuest? _guest;
+    private readonly IPagedProcess? _owned;
+    private readonly bool _registered;
     private GuestRam? _ram;
     private UserfaultfdSet? _uffds;
     private PageTable? _table;
@@ -44,6 +46,18 @@ internal sealed class PagingLab : IDisposable
     public PagingLab(IPagedProcess process, long pages, long limit)
         : this(_ => process, pages, limit, tls: true, stores: 2, storeLimit: 0, trackUnused: true, copies: 1)
     {
+        _owned = null;
+    }
+
+    /// <param name="player">Who plays the guest.</param>
+    /// <param name="used">Of a machine, a multiple of 256.</param>
+    public PagingLab(Player player, long used, long limit, int stores = 2, int copies = 1)
+        : this(
+            directory => player == Player.Kvm ? new BareGuest((int)(used >> 8) + 32, (int)(used >> 8), userfaultfds: 3)
+                : new TestGuest(directory, PagesOf(player, used), threads: 4, used, s_userfaultfds),
+            PagesOf(player, used), limit, tls: true, stores, storeLimit: 0, trackUnused: true, copies)
+    {
+        Assert.True(Process is not BareGuest { UsesKvm: false });
     }
 
     private PagingLab(
@@ -60,7 +74,10 @@ internal sealed class PagingLab : IDisposable
         StateDirectory = System.IO.Directory.CreateDirectory(Path.Combine(Directory, "state")).FullName;
         Stores = [.. Enumerable.Range(0, stores).Select(i => new TestStore(this, i, storeLimit == 0 ? pages : storeLimit))];
         Process = start(Directory);
+        _owned = Process;
         _guest = Process as TestGuest;
+        // A machine has run before it is paged.
+        _registered = Process is BareGuest;
     }
 
     /// <summary>Where the VM's first pages were left; null: nowhere.</summary>
@@ -96,16 +113,23 @@ internal sealed class PagingLab : IDisposable
     /// <summary>Unless somebody else plays the guest.</summary>
     public TestGuest Guest => _guest!;
 
+    /// <summary>The guest, whoever plays it.</summary>
+    public IWorkingGuest Oracle => (IWorkingGuest)Process;
+
     public Pager Pager { get; private set; } = null!;
 
     public PageTable Table => _table!;
 
     public IReadOnlyList<RemoteStore> Remote => _remote;
 
-    /// <summary>Starts a pager in this process. All pages are unused, or what <paramref name="prepare"/> makes of them.</summary>
+    /// <summary>
+    /// Starts a pager in this process. All pages are unused, or what <paramref name="prepare"/> makes of them; those of a machine are what it
+    /// has made of them.
+    /// </summary>
     /// <param name="unheard">Nobody has heard what those had that are gone.</param>
     public void StartPager(Action<PageTable>? prepare = null, bool resume = false, bool unheard = false)
     {
+        resume |= _registered;
         Open(resume);
         using var lost = resume ? LostPages.Read(StateDirectory, Pages) : new PageBitmap(Pages);
         if (unheard)
@@ -198,7 +222,7 @@ internal sealed class PagingLab : IDisposable
             StopPager();
         }
 
-        _guest?.Dispose();
+        _owned?.Dispose();
         Source?.Dispose();
         _storeProcesses.ForEach(process => process.Dispose());
         foreach (var store in Stores)
@@ -223,6 +247,9 @@ internal sealed class PagingLab : IDisposable
         var stores = _remote.Select(r => $"{r.Index}: {r.Problem ?? "connected"}, {r.Demand.Outstanding} and {r.Prefetch.Outstanding} pages under way");
         return $"{Pager.Snapshot()}\nPages: {string.Join("; ", states)}\nStores: {string.Join("; ", stores)}";
     }
+
+    /// <summary>A machine has its firmware and its program besides.</summary>
+    private static long PagesOf(Player player, long used) => used + (player == Player.Kvm ? 32 << 8 : 2_000);
 
     private void Open(bool resume)
     {

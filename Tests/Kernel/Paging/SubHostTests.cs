@@ -6,20 +6,22 @@ namespace FCtrans.Kernel.Tests.Paging;
 /// <summary>Sub-hosts that leave, or are gone, while the guest works.</summary>
 public sealed class SubHostTests
 {
-    [Fact]
-    public void A_sub_host_that_leaves_is_emptied_while_the_guest_runs()
+    [Theory]
+    [InlineData(Player.Process, 8_000, 3_000, 3_000)]
+    [InlineData(Player.Kvm, 2_560, 768, 500)]
+    public void A_sub_host_that_leaves_is_emptied_while_the_guest_runs(Player player, long used, long limit, long some)
     {
-        using var lab = new PagingLab(pages: 10_000, used: 8_000, limit: 3_000, stores: 3);
+        using var lab = new PagingLab(player, used, limit, stores: 3);
         lab.StartPager();
-        lab.Guest.Run();
+        lab.Oracle.Run();
         PagingLab.WaitFor(() => lab.Pager.Snapshot().RemotePages.All(n => n > 500), "all have pages");
         lab.Pager.Evacuate(1);
         PagingLab.WaitFor(() => lab.Pager.CopiesAt(1) == 0, "it has no page any more");
         Assert.Equal(0, lab.Stores[1].Pages.StoredPages);
         lab.Stores[1].Stop();
         long before = lab.Pager.Snapshot().PageIns;
-        PagingLab.WaitFor(() => lab.Pager.Snapshot().PageIns > before + 3_000, "paging goes on without it");
-        Assert.Equal((8_000, 0, 0), lab.Guest.StopAndVerify());
+        PagingLab.WaitFor(() => lab.Pager.Snapshot().PageIns > before + some, "paging goes on without it");
+        Assert.Equal((used, 0, 0), lab.Oracle.StopAndVerify());
         Assert.Equal(("paging", 0L), (lab.Pager.Snapshot().State, lab.Pager.Snapshot().LostPages));
         lab.Stores[1].Start();
     }

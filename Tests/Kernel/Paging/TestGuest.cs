@@ -6,7 +6,7 @@ using FCtrans.Agent.Memory;
 namespace FCtrans.Kernel.Tests.Paging;
 
 /// <summary>A process of guest.c: plays the guest, in a process of its own as QEMU is. Its memory is the file `ram` in a directory, which is made if it is not there.</summary>
-internal sealed class TestGuest : IPagedProcess
+internal sealed class TestGuest : IWorkingGuest
 {
     private static readonly Lazy<string> s_program = new(Compile);
 
@@ -84,7 +84,6 @@ internal sealed class TestGuest : IPagedProcess
 
     public long Operations() => Ask("ops", "ops")[0];
 
-    /// <summary>Stops the threads and verifies every page that was used; (pages verified, errors, memory errors).</summary>
     public (long Pages, long Errors, long BusErrors) StopAndVerify()
     {
         Ask("stop", "stopped");
