@@ -184,7 +184,9 @@ internal sealed class HtmlReport
             return;
         }
 
-        _html.Append("<section><h2>Remote paging since the switch-over</h2>\n<section class=\"tiles\">");
+        // A worker counts anew when it is started again.
+        string since = paging.Restarts == 0 ? "the switch-over" : "the main host's worker was last started again";
+        _html.Append(CultureInfo.InvariantCulture, $"<section><h2>Remote paging since {Text(since)}</h2>\n<section class=\"tiles\">");
         Tile("pages fetched", paging.PageIns.ToString("N0", CultureInfo.InvariantCulture));
         Tile("of them ahead of need", paging.PrefetchedPages.ToString("N0", CultureInfo.InvariantCulture));
         Tile("pages pushed out", paging.PageOuts.ToString("N0", CultureInfo.InvariantCulture));

@@ -28,7 +28,8 @@ internal static partial class Supervisor
         Detach(directory.LogPath);
         directory.WriteProcessId(Markers.SupervisorPid);
         var pause = TimeSpan.Zero;
-        for (int restarts = 0; ; restarts++)
+        // Of a worker that has come under another agent, the supervisor before this one has counted so far.
+        for (int restarts = directory.ReadNumber(Markers.Restarts, otherwise: -1) + 1; ; restarts++)
         {
             directory.Mark(Markers.Restarts, restarts.ToString(CultureInfo.InvariantCulture));
             long began = Stopwatch.GetTimestamp();

@@ -109,7 +109,14 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $stat = Get-LabGuestStat -Guest $guest -FullPass -TimeoutSeconds 240
         $stat.errors | Should -Be 0
         $after = Get-VmRemotePaging -KvmHost $main
-        if ($Role -eq 'main') { $after.Restarts | Should -BeGreaterThan $before.Restarts }
+        if ($Role -eq 'main') {
+            $after.Restarts | Should -BeGreaterThan $before.Restarts
+            $page = [IO.Path]::GetTempFileName()
+            $after | Export-SplitMigrationReport -Path $page
+            [Net.WebUtility]::HtmlDecode([IO.File]::ReadAllText($page)) | Should -Match "Remote paging since the main host's worker was last started again"
+            [IO.File]::Delete($page)
+        }
+
         $after.State | Should -Be 'paging'
         $after.PageIns | Should -BeGreaterThan 0
     }
@@ -127,6 +134,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         @{ Role = 'sub'; HostName = 'sub1' }
     ) {
         $labHost = $setup.Host[$HostName]
+        $restarts = (Get-VmRemotePaging -KvmHost $main).Restarts
         $before = Invoke-OnHost $labHost "grep -h . /run/fctrans/*/$Role/worker.pid /run/fctrans/*/$Role/supervisor.pid"
         # Another file at the agent's place: the workers run the one that was there.
         $path = $setup.Connection[$HostName].AgentPath
@@ -145,7 +153,10 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         foreach ($id in $after -split '\s+') { $before -split '\s+' | Should -Not -Contain $id }
         foreach ($id in $after -split '\s+') { Invoke-OnHost $labHost "readlink /proc/$id/exe" | Should -Be $path }
         (Get-LabGuestStat -Guest $guest -FullPass -TimeoutSeconds 240).errors | Should -Be 0
-        (Get-VmRemotePaging -KvmHost $main).State | Should -Be 'paging'
+        $paging = Get-VmRemotePaging -KvmHost $main
+        $paging.State | Should -Be 'paging'
+        # Its figures begin anew, so it counts as one that was started again.
+        if ($Role -eq 'main') { $paging.Restarts | Should -BeGreaterThan $restarts }
     }
 
     It 'goes on without a sub-host that is removed while it runs' {
