@@ -12,6 +12,9 @@ internal static unsafe partial class Libc
 {
     private const string Name = "libc";
 
+    /// <summary><c>FIONBIO</c>: an <see cref="Ioctl"/> with a pointer to an <c>int</c>, 0 for a descriptor whose calls block.</summary>
+    internal const nuint FileNonBlocking = 0x5421;
+
     [LibraryImport(Name, EntryPoint = "ioctl", SetLastError = true)]
     internal static partial int Ioctl(int fd, nuint request, void* argument);
 
@@ -87,6 +90,7 @@ internal static unsafe partial class Libc
 internal struct PollDescriptor
 {
     public const short In = 0x001;
+    public const short Out = 0x004;
     public const short Error = 0x008;
     public const short HangUp = 0x010;
     public const short ReadHangUp = 0x2000;

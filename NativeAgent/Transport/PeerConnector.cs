@@ -31,8 +31,13 @@ internal sealed class PeerConnectionException(string message, bool final, Except
 internal static class PeerConnector
 {
     private const int AttemptMilliseconds = 3000;
+
+    /// <summary>At least, once there is a connection: a host that answered late in an attempt is not to be begun with anew.</summary>
+    private const int HandshakeMilliseconds = 1000;
     private const int FirstPauseMilliseconds = 20;
-    private const int LongestPauseMilliseconds = 500;
+
+    /// <summary>A worker that is started again is there from one moment to the next, and to be refused costs neither side anything.</summary>
+    private const int LongestPauseMilliseconds = 80;
 
     /// <summary>
     /// Connects, proves who we are, checks who the peer is, and says Hello. Tries again while the peer can't be reached, until
@@ -54,7 +59,7 @@ internal static class PeerConnector
             try
             {
                 int left = (int)Math.Clamp(end - Environment.TickCount64, 100, AttemptMilliseconds);
-                return Attempt(address, port, thumbprint, certificate, hello, left, tls, out peer);
+                return Attempt(address, port, thumbprint, certificate, hello, left, tls, out peer, cancellation);
             }
             catch (Exception e) when (e is ProtocolException or AuthenticationException)
             {
@@ -83,19 +88,16 @@ internal static class PeerConnector
 
     private static FrameConnection Attempt(
         IPAddress address, int port, string thumbprint, WorkerCertificate? certificate, PeerHello hello, int milliseconds,
-        bool tls, out PeerHello peer)
+        bool tls, out PeerHello peer, CancellationToken cancellation)
     {
-        var socket = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-        // One deadline over all of it; closing the socket is what ends a blocked handshake.
-        using var deadline = new Timer(s => ((Socket)s!).Dispose(), socket, milliseconds, Timeout.Infinite);
+        long end = Environment.TickCount64 + milliseconds;
+        var socket = TcpConnector.Connect(address, port, milliseconds, cancellation);
+        // One deadline over all that follows; closing the socket is what ends a blocked handshake.
+        using var deadline = new Timer(
+            s => ((Socket)s!).Dispose(), socket, Math.Max(HandshakeMilliseconds, end - Environment.TickCount64), Timeout.Infinite);
         Stream? stream = null;
         try
         {
-            PeerTls.Configure(socket);
-            // On Linux the send timeout bounds connect(2), and the socket stays a blocking one.
-            socket.SendTimeout = milliseconds;
-            socket.Connect(address, port);
-            socket.SendTimeout = 0;
             var plain = new SocketStream(socket);
             TlsRecordStream? records = null;
             stream = plain;

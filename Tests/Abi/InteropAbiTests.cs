@@ -150,6 +150,8 @@ public sealed class InteropAbiTests(Headers headers) : IClassFixture<Headers>
         AssertStruct<PollDescriptor>("struct pollfd", new() { ["Fd"] = "fd", ["Events"] = "events", ["ReturnedEvents"] = "revents" });
         AssertStruct<TimeSpecification>("struct timespec", new() { ["Nanoseconds"] = "tv_nsec" });
         headers.AssertSame("POLLIN", PollDescriptor.In);
+        headers.AssertSame("POLLOUT", PollDescriptor.Out);
+        headers.AssertSame("FIONBIO", Libc.FileNonBlocking);
         headers.AssertSame("POLLERR", PollDescriptor.Error);
         headers.AssertSame("POLLHUP", PollDescriptor.HangUp);
         headers.AssertSame("POLLRDHUP", PollDescriptor.ReadHangUp);

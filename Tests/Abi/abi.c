@@ -137,7 +137,7 @@ int main(void)
     OFFSET(struct msghdr, msg_controllen); OFFSET(struct msghdr, msg_flags); SIZE(struct iovec); OFFSET(struct iovec, iov_len);
     VALUE(SOL_SOCKET); VALUE(SCM_RIGHTS); printf("CMSG_LEN %zu\nCMSG_SPACE %zu\n", CMSG_LEN(sizeof(int)), CMSG_SPACE(sizeof(int)));
     SIZE(struct timespec); OFFSET(struct timespec, tv_nsec);
-    VALUE(POLLIN); VALUE(POLLERR); VALUE(POLLHUP); VALUE(POLLRDHUP); VALUE(MSG_DONTWAIT); VALUE(MSG_NOSIGNAL);
+    VALUE(POLLIN); VALUE(POLLOUT); VALUE(FIONBIO); VALUE(POLLERR); VALUE(POLLHUP); VALUE(POLLRDHUP); VALUE(MSG_DONTWAIT); VALUE(MSG_NOSIGNAL);
     SIZE(struct user_regs_struct);
 #define REGISTER(r) OFFSET(struct user_regs_struct, r)
     REGISTER(r15); REGISTER(r14); REGISTER(r13); REGISTER(r12); REGISTER(rbp); REGISTER(rbx); REGISTER(r11); REGISTER(r10);
