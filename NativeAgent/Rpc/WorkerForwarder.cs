@@ -70,7 +70,7 @@ internal sealed class WorkerForwarder : Worker.WorkerBase
         }
 
         var directory = WorkerDirectory.Of(splitId, role);
-        return File.Exists(directory.SocketPath)
+        return File.Exists(directory.SocketPath) || WorkerClient.IsBeingStarted(directory)
             ? directory
             : throw new RpcException(new Status(StatusCode.NotFound, $"No {roleName} worker of split {splitId} runs on this host."));
     }

@@ -17,8 +17,6 @@ internal sealed class WorkerServer : IDisposable
     private WorkerServer(string socketPath, IWorkerRole role)
     {
         Role = role;
-        // Left by a worker that was killed; nobody listens there any more.
-        File.Delete(socketPath);
         _application = GrpcServer.Build(socketPath, services => services.AddSingleton(this));
         _application.MapGrpcService<WorkerService>();
     }
@@ -34,6 +32,8 @@ internal sealed class WorkerServer : IDisposable
     public static WorkerServer Start(string socketPath, IWorkerRole role)
     {
         var server = new WorkerServer(socketPath, role);
+        // Left by a worker that was killed; nobody listens there any more. Not sooner: where there is a socket, there is a worker to wait for.
+        File.Delete(socketPath);
         server._application.StartAsync().GetAwaiter().GetResult();
         return server;
     }

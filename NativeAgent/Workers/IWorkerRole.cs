@@ -7,7 +7,10 @@ namespace FCtrans.Agent.Workers;
 internal interface IWorkerRole : IDisposable
 {
     /// <summary>Does the work until it has ended or <paramref name="stop"/> is set. Called once.</summary>
-    /// <param name="ready">To be called once, with the data port (0 if it has none), when others may rely on this worker.</param>
+    /// <param name="ready">
+    /// To be called once, with the data port (0 if it has none), when others may rely on this worker; by one that was started again when the guest
+    /// has what it waited for, as far as that is known.
+    /// </param>
     /// <param name="stop">Set by SIGTERM: leave things so that a worker started again can go on.</param>
     void Run(Action<int> ready, CancellationToken stop);
 

@@ -14,6 +14,9 @@ internal sealed partial class MainRole
 {
     private PagingResumption? _resumption;
 
+    /// <summary>Says that faults are served again.</summary>
+    private Action _resumed = static () => { };
+
     /// <summary>Sub-hosts that the resumption does without.</summary>
     private int[] _resumedWithout = [];
 
@@ -107,6 +110,7 @@ internal sealed partial class MainRole
         pager.Start();
         _roster.Continue(pager);
         _pager = pager;
+        _resumed();
         resumption.Dispose();
         _resumption = null;
         if (!_directory.Has(Markers.Ran))

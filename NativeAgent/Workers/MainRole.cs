@@ -98,6 +98,7 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
         }
         else
         {
+            _resumed = () => ready(listener.Port);
             BeginResuming();
         }
 

@@ -28,6 +28,7 @@ internal sealed class SubRole : IWorkerRole
     private StoreServer? _server;
     private PeerListener? _listener;
     private string? _storeGone;
+    private Action? _firstServed;
 
     public SubRole(WorkerSpec spec, WorkerDirectory directory)
     {
@@ -60,6 +61,13 @@ internal sealed class SubRole : IWorkerRole
             WorkerLog.Write(e.Message);
         }
 
+        bool restarted = _directory.Has(Markers.Ready);
+        if (restarted)
+        {
+            // Once the main host's worker is back: it has a guest that waits.
+            _firstServed = () => ready(_listener!.Port);
+        }
+
         _listener = new PeerListener(
             new PeerListenerOptions
             {
@@ -75,7 +83,7 @@ internal sealed class SubRole : IWorkerRole
             },
             Serve);
         _listener.Start();
-        if (!_directory.Has(Markers.Ready))
+        if (!restarted)
         {
             ready(_listener.Port);
             GiveUpWithoutPeers(stop);
@@ -180,6 +188,7 @@ internal sealed class SubRole : IWorkerRole
 
     private void Serve(FrameConnection connection, PeerHello hello)
     {
+        Interlocked.Exchange(ref _firstServed, null)?.Invoke();
         if (hello.Purpose != ConnectionPurpose.Control)
         {
             _server!.Serve(connection, hello);

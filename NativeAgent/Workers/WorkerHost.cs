@@ -8,6 +8,12 @@ namespace FCtrans.Agent.Workers;
 /// <summary>The main function of a worker process: its role, and its RPC socket beside it.</summary>
 internal static class WorkerHost
 {
+    /// <summary>
+    /// A guest whose worker was killed may be waiting for a page: so long, at most, a worker that was started again does nothing else. Who asks
+    /// how it is waits for that.
+    /// </summary>
+    private static readonly TimeSpan s_headStart = TimeSpan.FromSeconds(1);
+
     /// <returns>0 when the work has ended, well or badly, and shall not be begun again.</returns>
     public static int Run(WorkerDirectory directory)
     {
@@ -43,28 +49,8 @@ internal static class WorkerHost
                 WorkerRole.Sub => new SubRole(spec, directory),
                 _ => throw new InvalidOperationException("The specification names no role."),
             };
-            using var server = WorkerServer.Start(directory.SocketPath, role);
-            role.Run(port => directory.Mark(Markers.Ready, port.ToString(CultureInfo.InvariantCulture)), stop.Token);
-            if (role.IsOver)
-            {
-                directory.WriteStatus(role.Snapshot());
-                directory.Mark(Markers.Ended);
-            }
-
-            server.Drain();
-            WorkerLog.Write("ended");
-            if (role.IsOver)
-            {
-                role.Linger(stop.Token);
-            }
-
-            if (role.IsOver && spec.Role != WorkerRole.Source)
-            {
-                // Nothing stays behind on a host where a split is over. The source's directory is the record of its migration.
-                directory.Remove();
-            }
-
-            return 0;
+            bool isAwaited = directory.Has(Markers.Ready) && spec.Role != WorkerRole.Source;
+            return Run(spec, directory, role, isAwaited, stop.Token);
         }
         catch (Exception e) when (!directory.Has(Markers.Ready))
         {
@@ -77,6 +63,75 @@ internal static class WorkerHost
         {
             WorkerLog.Write($"failed: {e}");
             return 1;
+        }
+    }
+
+    /// <param name="isAwaited">A guest may be waiting for it.</param>
+    private static int Run(WorkerSpec spec, WorkerDirectory directory, IWorkerRole role, bool isAwaited, CancellationToken stop)
+    {
+        using var served = new ManualResetEventSlim();
+        WorkerServer? server = null;
+        Thread? starting = null;
+        if (isAwaited)
+        {
+            // What it throws ends the process: a worker that nobody can ask is started again.
+            starting = new Thread(() =>
+            {
+                served.Wait(s_headStart);
+                server = WorkerServer.Start(directory.SocketPath, role);
+            })
+            {
+                IsBackground = true,
+                Name = "server",
+            };
+            starting.Start();
+        }
+        else
+        {
+            server = WorkerServer.Start(directory.SocketPath, role);
+        }
+
+        try
+        {
+            role.Run(
+                port =>
+                {
+                    if (!isAwaited)
+                    {
+                        directory.Mark(Markers.Ready, port.ToString(CultureInfo.InvariantCulture));
+                    }
+
+                    served.Set();
+                },
+                stop);
+            served.Set();
+            starting?.Join();
+            if (role.IsOver)
+            {
+                directory.WriteStatus(role.Snapshot());
+                directory.Mark(Markers.Ended);
+            }
+
+            server!.Drain();
+            WorkerLog.Write("ended");
+            if (role.IsOver)
+            {
+                role.Linger(stop);
+            }
+
+            if (role.IsOver && spec.Role != WorkerRole.Source)
+            {
+                // Nothing stays behind on a host where a split is over. The source's directory is the record of its migration.
+                directory.Remove();
+            }
+
+            return 0;
+        }
+        finally
+        {
+            served.Set();
+            starting?.Join();
+            server?.Dispose();
         }
     }
 }
