@@ -22,6 +22,9 @@ internal sealed unsafe class BulkChannel(RemoteStoreOptions options) : StoreChan
     /// <summary>The store has refused pages for want of room. Until the next discard is acknowledged.</summary>
     public bool IsFull => _full;
 
+    /// <summary>1 while a batch is open, which the store is to acknowledge.</summary>
+    public override int Outstanding => Volatile.Read(ref _batch) is null ? 0 : 1;
+
     /// <summary>Begins a batch; false when the store is away.</summary>
     public bool Begin()
     {

@@ -25,7 +25,7 @@ internal sealed class FaultThread : IDisposable
     /// <summary>While it can't be noted that pages are lost which somebody waits for.</summary>
     private const int UntoldMilliseconds = 100;
 
-    /// <summary>While stores owe answers it is looked so often within the time that they have whether any come.</summary>
+    /// <summary>While stores owe answers it is looked so often within the time until they are asked after whether any come.</summary>
     private const int LooksEach = 4;
 
     /// <summary>Places in what is polled: the wake-up, the userfaultfds, and from <see cref="_firstStore"/> on the stores.</summary>
@@ -231,7 +231,7 @@ internal sealed class FaultThread : IDisposable
             _lookMilliseconds = long.MaxValue;
             foreach (var store in stores)
             {
-                _lookMilliseconds = Math.Min(_lookMilliseconds, Math.Max(1, (long)store.Options.AnswerTimeout.TotalMilliseconds / LooksEach));
+                _lookMilliseconds = Math.Min(_lookMilliseconds, Math.Max(1, (long)store.Options.ProbeAfter.TotalMilliseconds / LooksEach));
                 // One may have come back that has what was asked of one that is away.
                 store.Reroute();
             }
@@ -276,7 +276,7 @@ internal sealed class FaultThread : IDisposable
         _lookedAt = now;
         foreach (var store in _core.Stores)
         {
-            store.EndIfSilent(Math.Min(passed, 2 * _lookMilliseconds));
+            store.LookForAnswers(Math.Min(passed, 2 * _lookMilliseconds));
         }
     }
 

@@ -1,4 +1,5 @@
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Transport;
 
 namespace FCtrans.Agent.Paging;
 
@@ -9,6 +10,7 @@ namespace FCtrans.Agent.Paging;
 internal sealed class RemoteStore : IDisposable, IPageArrivals
 {
     private volatile IPageArrivals? _arrivals;
+    private readonly StoreProbe _probe;
     private volatile bool _retired;
 
     public RemoteStore(RemoteStoreOptions options)
@@ -20,6 +22,7 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         Prefetch = new(options, this);
         Evacuation = new(options, this);
         Bulk = new(options);
+        _probe = new(options, () => Demand.IsSilent || Prefetch.IsSilent || Evacuation.IsSilent, TryMove);
     }
 
     public RemoteStoreOptions Options { get; }
@@ -58,6 +61,7 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         Demand.Start();
         Prefetch.Start();
         Bulk.Start();
+        _probe.Start();
     }
 
     /// <summary>Says who takes the answers; before the first page is asked for.</summary>
@@ -71,17 +75,26 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
         Evacuation.TakeBack();
     }
 
-    /// <summary>It owes answers: <see cref="EndIfSilent"/> is to be called in a while.</summary>
+    /// <summary>It owes answers: <see cref="LookForAnswers"/> is to be called in a while.</summary>
     public bool IsOwed => Demand.IsOwed || Prefetch.IsOwed || Evacuation.IsOwed;
 
     /// <summary>
-    /// A worker that hangs keeps its connections for ever. Ended here, they are as those of one that is away: others are asked, it is said,
-    /// and what only it has is asked for anew when it is back. For the fault thread; as <see cref="StoreChannel.IsSilent"/>.
+    /// While it is silent, it is tried whether another connection has an answer sooner: see <see cref="StoreProbe"/>.
+    /// A worker that hangs keeps its connections for ever. Ended here after <see cref="RemoteStoreOptions.AnswerTimeout"/>, they are as those of one
+    /// that is away: others are asked, it is said, and what only it has is asked for anew when it is back. For the fault thread; as
+    /// <see cref="StoreChannel.Look"/>.
     /// </summary>
-    public void EndIfSilent(long milliseconds)
+    public void LookForAnswers(long milliseconds)
     {
         // Each looks, whatever the others have seen.
-        if (Demand.IsSilent(milliseconds) | Prefetch.IsSilent(milliseconds) | Evacuation.IsSilent(milliseconds))
+        Bulk.Look(milliseconds);
+        long silence = Math.Max(Demand.Look(milliseconds), Math.Max(Prefetch.Look(milliseconds), Evacuation.Look(milliseconds)));
+        if (silence >= (long)Options.ProbeAfter.TotalMilliseconds)
+        {
+            _probe.Begin();
+        }
+
+        if (silence >= (long)Options.AnswerTimeout.TotalMilliseconds)
         {
             string reason = $"Its worker has not answered for {Options.AnswerTimeout.TotalSeconds:0.#} s.";
             Demand.Abort(reason);
@@ -99,10 +112,23 @@ internal sealed class RemoteStore : IDisposable, IPageArrivals
 
     public void Dispose()
     {
+        _probe.Dispose();
         Demand.Dispose();
         Prefetch.Dispose();
         Evacuation.Dispose();
         Bulk.Dispose();
+    }
+
+    /// <summary>The store is there, by <paramref name="connection"/>: whatever is silent has lost its way.</summary>
+    private bool TryMove(FrameConnection connection)
+    {
+        string reason = $"Its worker could be reached again by another connection, while this one had been silent for {Options.ProbeAfter.TotalSeconds:0.#} s.";
+        bool moved = Demand.TryMove(connection, reason);
+        // These connect by themselves, which takes no time now.
+        Prefetch.AbortIfSilent(reason);
+        Evacuation.AbortIfSilent(reason);
+        Bulk.AbortIfSilent(reason);
+        return moved;
     }
 
     unsafe void IPageArrivals.Arrived(int sub, long page, bool forWrite, byte* content) =>

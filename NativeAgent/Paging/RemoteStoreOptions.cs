@@ -30,6 +30,12 @@ internal sealed record RemoteStoreOptions
     /// <summary>Pages of the VM.</summary>
     public required long Pages { get; init; }
 
+    /// <summary>How long the store may say nothing while it owes pages, before it is tried whether another connection reaches it; see <see cref="StoreProbe"/>.</summary>
+    public TimeSpan ProbeAfter { get; init; } = TimeSpan.FromMilliseconds(400);
+
+    /// <summary>From the end of such a try to the next: what a slow store has to bear at most.</summary>
+    public TimeSpan ProbePause { get; init; } = TimeSpan.FromSeconds(2);
+
     /// <summary>How long the store may take to acknowledge what was sent, or say nothing while it owes pages; then it counts as away and is connected to anew.</summary>
     public TimeSpan AnswerTimeout { get; init; } = TimeSpan.FromSeconds(5);
 }

@@ -5,7 +5,8 @@ namespace FCtrans.Agent.Paging;
 
 /// <summary>
 /// One connection to a sub-host's store that comes back after every cut, for as long as the channel lives: a thread of its own connects,
-/// reads until the connection ends, and connects again.
+/// reads until the connection ends, and connects again. Another thread may have made the next one already (<see cref="TryMove"/>): also then the
+/// old one is over for all before anybody has the new one.
 /// </summary>
 internal abstract class StoreChannel : IDisposable
 {
@@ -21,10 +22,22 @@ internal abstract class StoreChannel : IDisposable
     private volatile string? _error;
     private volatile bool _stopping;
     private volatile int _connections;
+
+    /// <summary>The number of the last connection that this one went over to.</summary>
+    private volatile int _movedTo;
     private volatile string? _endedBecause;
 
-    // Of the last look whether answers come; the looking thread's.
-    private int _lookedAt;
+    /// <summary>Guards which connection is the one, and <see cref="_next"/>, which only exists while there is one to be replaced.</summary>
+    private readonly Lock _moving = new();
+    private FrameConnection? _next;
+
+    // Of a connection that was left because it was silent, and of the one after it. Written before that is the connection.
+    private volatile bool _wasLeft;
+    private volatile bool _hasToAnswer;
+    private long _receivedBefore;
+
+    // Of the last look whether answers come. Written by the looking thread; one that reads them in between finds it silent, or not, too early or late.
+    private volatile int _lookedAt;
     private bool _lookedOwed;
     private long _lookedReceived;
     private long _silentMilliseconds;
@@ -75,19 +88,66 @@ internal abstract class StoreChannel : IDisposable
     }
 
     /// <summary>
-    /// Looks whether the store answers. True: for <see cref="RemoteStoreOptions.AnswerTimeout"/> it has owed answers and not sent a byte. A
+    /// Looks whether the store answers, and says for how many milliseconds it has owed answers and not sent a byte. A
     /// slow store is not silent, however long its answers take. Called in equal steps, by one thread.
     /// </summary>
     /// <param name="milliseconds">Since the last look, as far as it was spent looking: not more than a few steps.</param>
-    public bool IsSilent(long milliseconds)
+    public long Look(long milliseconds)
     {
         int connection = _connections;
         bool owed = IsOwed;
         long received = BytesReceived;
-        bool silent = owed && _lookedOwed && connection == _lookedAt && received == _lookedReceived;
-        _silentMilliseconds = silent ? _silentMilliseconds + milliseconds : 0;
-        (_lookedAt, _lookedOwed, _lookedReceived) = (connection, owed, received);
-        return _silentMilliseconds >= (long)_options.AnswerTimeout.TotalMilliseconds;
+        // A store that hangs accepts connections: going over to another one is no sign of life.
+        bool silent = owed && _lookedOwed && (connection == _lookedAt ? received == _lookedReceived : connection == _movedTo);
+        long silence = silent ? _silentMilliseconds + milliseconds : 0;
+        _lookedOwed = owed;
+        Interlocked.Exchange(ref _lookedReceived, received);
+        Interlocked.Exchange(ref _silentMilliseconds, silence);
+        _lookedAt = connection;
+        return silence;
+    }
+
+    /// <summary>
+    /// Its connection may be left for another: it was silent for <see cref="RemoteStoreOptions.ProbeAfter"/> when it was looked at last, and has been since.
+    /// One that was taken for such a reason has to answer first. Else a store that takes its time would be asked anew each time before it has
+    /// answered. From any thread.
+    /// </summary>
+    public bool IsSilent => Interlocked.Read(ref _silentMilliseconds) >= (long)_options.ProbeAfter.TotalMilliseconds
+        && IsOwed && _connections == _lookedAt && BytesReceived == Interlocked.Read(ref _lookedReceived)
+        && (!_hasToAnswer || _connection?.BytesReceived > Interlocked.Read(ref _receivedBefore));
+
+    /// <summary>
+    /// Goes over to a connection that another thread has made, if this one is silent: as after a cut, but that the next connection is there
+    /// already. True: it is this channel's from now on.
+    /// </summary>
+    public bool TryMove(FrameConnection next, string reason)
+    {
+        FrameConnection old;
+        lock (_moving)
+        {
+            if (_connection is not { } current || _next is not null || _stopping || !IsSilent)
+            {
+                return false;
+            }
+
+            old = current;
+            _wasLeft = true;
+            _next = next;
+        }
+
+        _endedBecause = reason;
+        old.Abort();
+        return true;
+    }
+
+    /// <summary>As <see cref="Abort"/>, if <see cref="IsSilent"/>.</summary>
+    public void AbortIfSilent(string reason)
+    {
+        if (IsSilent)
+        {
+            _wasLeft = true;
+            Abort(reason);
+        }
     }
 
     /// <summary>Ends the connection; what it is for goes on when there is another one. From any thread.</summary>
@@ -123,6 +183,13 @@ internal abstract class StoreChannel : IDisposable
     {
         while (!_stopping)
         {
+            if (TakeNext() is { } made)
+            {
+                _movedTo = _connections + 1;
+                Serve(made);
+                continue;
+            }
+
             FrameConnection connection;
             try
             {
@@ -134,7 +201,7 @@ internal abstract class StoreChannel : IDisposable
             }
             catch (OperationCanceledException)
             {
-                return;
+                break;
             }
             catch (PeerConnectionException e)
             {
@@ -150,6 +217,18 @@ internal abstract class StoreChannel : IDisposable
 
             Serve(connection);
         }
+
+        TakeNext()?.Dispose();
+    }
+
+    private FrameConnection? TakeNext()
+    {
+        lock (_moving)
+        {
+            var next = _next;
+            _next = null;
+            return next;
+        }
     }
 
     private void Serve(FrameConnection connection)
@@ -158,6 +237,9 @@ internal abstract class StoreChannel : IDisposable
         try
         {
             _endedBecause = null;
+            Interlocked.Exchange(ref _receivedBefore, connection.BytesReceived);
+            _hasToAnswer = _wasLeft;
+            _wasLeft = false;
             _connections++;
             _connection = connection;
             if (_stopping)
@@ -175,7 +257,12 @@ internal abstract class StoreChannel : IDisposable
         }
 
         _error = error;
-        _connection = null;
+        lock (_moving)
+        {
+            // From here on nobody adds a next one: what there is now is taken before this channel connects.
+            _connection = null;
+        }
+
         Interlocked.Add(ref _earlierSent, connection.BytesSent);
         Interlocked.Add(ref _earlierReceived, connection.BytesReceived);
         connection.Dispose();

@@ -27,7 +27,7 @@ internal sealed class PagerProcess : IDisposable
         ];
         foreach (var store in lab.Stores)
         {
-            arguments.AddRange([store.Port, store.Thumbprint]);
+            arguments.AddRange([store.ReachedAt ?? store.Port, store.Thumbprint]);
         }
 
         arguments.ForEach(a => start.ArgumentList.Add(Convert.ToString(a, CultureInfo.InvariantCulture)!));

@@ -34,6 +34,9 @@ internal sealed class TestStore : IDisposable
 
     public int Port { get; private set; }
 
+    /// <summary>Where pagers that are started from now on find it, if not at its own port.</summary>
+    public int? ReachedAt { get; set; }
+
     public string Thumbprint => _certificate.Thumbprint;
 
     public PageStore Pages { get; private set; } = null!;
@@ -87,7 +90,7 @@ internal sealed class TestStore : IDisposable
         Index = Index,
         Host = $"sub{Index}",
         Address = IPAddress.Loopback,
-        Port = Port,
+        Port = ReachedAt ?? Port,
         Thumbprint = Thumbprint,
         Certificate = _lab.Tls ? main : null,
         SplitId = PagingLab.SplitId,
