@@ -6,9 +6,9 @@
 // or `[#ID ]error TEXT`. A repeated ID is not carried out again: its answer is repeated, so that a client whose
 // connection broke (the guest moved) may ask again; ^U discards a line begun. Lines that start with `! ` come unasked: each page's first mismatch.
 //
-//   fill MIB          takes memory and fills it               run [rate=MIB_PER_S] [churn=MIB_PER_S] [threads=N]
-//   fresh MIB         the same, but it must read as zero              verifies for ever; rewrites and gives back and
-//   free MIB [scatter]  gives memory back                             takes again at these rates
+//   fill MIB          takes memory and fills it               run [rate=MIB_PER_S] [churn=MIB_PER_S] [threads=N] [pace=MIB_PER_S]
+//   fresh MIB         the same, but it must read as zero              verifies for ever, no faster than its pace if it has one;
+//   free MIB [scatter]  gives memory back                             rewrites and gives back and takes again at these rates
 //   verify            one pass over every page, now           pause   ends `run`
 //   use MIB [rounds=N] [rest=MS]  so often: takes memory piece by piece, writes and reads it, gives all back; rests; reads what is held
 //   touch PAGES       reads a word of so many pages held, each page once and in no order, others than the last time as far as there
@@ -81,6 +81,7 @@ static pthread_t workers[MAX_THREADS];
 static int worker_count;
 static atomic_bool stopping;
 static double rewrite_rate, churn_rate; // MiB/s of all workers; written only while none runs
+static useconds_t chunk_rest;            // of each worker after a chunk, likewise: an emulated guest that never rests has a processor of its host to itself
 
 static uint64_t now_ms(void) {
     struct timespec t;
@@ -226,7 +227,8 @@ static void *work(void *ignored) {
             pthread_mutex_unlock(&chunk->lock);
         }
         pthread_rwlock_unlock(&list_lock);
-        if (!chunk) usleep(1000);
+        useconds_t rest = chunk ? chunk_rest : 1000;
+        if (rest) usleep(rest);
     }
     return NULL;
 }
@@ -440,11 +442,14 @@ static void command_free(const char *arguments) {
 
 static void command_run(const char *arguments) {
     const char *rate = option(arguments, "rate"), *churn = option(arguments, "churn"), *threads = option(arguments, "threads");
+    const char *pace = option(arguments, "pace");
     int count = threads ? atoi(threads) : 1;
     if (count < 1 || count > MAX_THREADS) { reply("error threads must be 1 to %d", MAX_THREADS); return; }
     stop_workers();
     rewrite_rate = rate ? strtod(rate, NULL) : 0;
     churn_rate = churn ? strtod(churn, NULL) : 0;
+    double mib = pace ? strtod(pace, NULL) : 0; // a chunk is one
+    chunk_rest = mib > 0 ? (useconds_t)(1e6 * count / mib) : 0;
     worker_count = count; // before they start: they share the rates by it
     for (int i = 0; i < count; i++)
         if (pthread_create(&workers[i], NULL, work, NULL)) abort();

@@ -82,7 +82,7 @@ Describe 'With hosts kvm1 to kvm4 and a VM bigvm' -Tag 'Vm' {
         $null = Invoke-OnHost $hosts.kvm1 "useradd -m -s /bin/sh -g users operator && echo 'operator ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/operator && sed -i 's/^operator:!/operator:*/' /etc/shadow"
         $guest = Start-LabGuest -LabHost $hosts.kvm1 -Name bigvm -Memory 512MB
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 64'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=1 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=1 threads=1 pace=64'
         $env:HOME = $place
         $null = $ExecutionContext.SessionState.Path.SetLocation($place)
         Connect-KvmHost kvm1, kvm2, kvm3, kvm4 | Should -HaveCount 4

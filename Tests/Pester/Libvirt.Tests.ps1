@@ -12,7 +12,7 @@ Describe 'A domain of libvirt' -Tag 'Vm' {
         Start-Libvirt $setup.Host.source
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB -Libvirt -Persistent
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1 pace=64'
         $target = @{ VM = 'vm1'; MainHost = $main; SubHost = $sub; MainMemory = '25%' }
     }
 

@@ -12,7 +12,7 @@ Describe 'A live VM split over a main host and two sub-hosts' -Tag 'Vm' {
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 2GB -Smp 4
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 768'
         $null = Invoke-LabGuest -Guest $guest -Command 'free 384'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
         $ramPath = $guest.RamPath
         $memory = Invoke-LabGuest -Guest $guest -Command 'meminfo'
         $usedBytes = ($memory.MemTotal - $memory.MemFree) * 1024

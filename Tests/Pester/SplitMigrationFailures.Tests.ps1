@@ -11,7 +11,7 @@ Describe 'A migration that something happens to' -Tag 'Vm' {
         $source, $main, $sub1, $sub2 = 'source', 'main', 'sub1', 'sub2' | ForEach-Object { $setup.Connection[$_] }
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 1GB
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
         $arguments = @{ MainHost = $main; SubHost = $sub1, $sub2; MainMemory = 128MB }
 
         function Assert-RunsAtSource {
@@ -204,7 +204,7 @@ Describe 'A migration whose worker is killed at the commitment or after it' -Tag
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name $name -Memory 512MB
         try {
             $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
             Set-FailurePoint $setup.Host[$Worker] "$Point=kill"
             $result = Get-KvmVm -KvmHost $setup.Connection.source -Name $name |
                 Start-SplitMigration -MainHost $setup.Connection.main -SubHost $setup.Connection.sub1 -MainMemory 128MB -Mode $Mode
@@ -262,7 +262,7 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
         try {
             $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
             $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
             $atMain = 'main.table-complete', 'main.loaded', 'main.committed', 'main.running'
             Set-FailurePoint $setup.Host.source (($Points | ForEach-Object { "$_=cut" }) -join ';')
             Set-FailurePoint $setup.Host.main (($atMain | ForEach-Object { "$_=cut" }) -join ';')
@@ -289,7 +289,7 @@ Describe 'A migration that loses its links or a sub-host''s worker at each of it
         try {
             $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
             $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+            $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
             $ramPath = $guest.RamPath
             # The main host does not begin to fetch before the source's side has been killed.
             Set-FailurePoint $setup.Host.main 'main.drain.asking=park'

@@ -7,7 +7,7 @@ BeforeAll {
     function Start-Oracle($LabHost, [string] $Name, [string[]] $QemuArguments = @()) {
         $guest = Start-LabGuest -LabHost $LabHost -Name $Name -Memory 512MB -QemuArguments $QemuArguments
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
         $guest
     }
 

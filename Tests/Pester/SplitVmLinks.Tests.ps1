@@ -10,7 +10,7 @@ Describe 'A running split VM whose sub-host can''t be reached' -Tag 'Vm' {
         $sub = $setup.Host.sub
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 192'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=4 threads=1 pace=64'
         $null = Start-SplitMigration vm1 -MainHost $setup.Connection.main -SubHost $setup.Connection.sub -MainMemory 128MB
         Move-LabGuestConsole -Guest $guest -LabHost $setup.Host.main
         (Get-LabGuestStat -Guest $guest -FullPass).errors | Should -Be 0

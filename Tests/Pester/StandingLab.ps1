@@ -39,7 +39,7 @@ function Get-StandingSplit {
     if (-not $standing.Split) {
         $guest = Start-LabGuest -LabHost $standing.Host.source -Name paged -Memory 256MB
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 64'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1 pace=64'
         $standing.BeforeSplit = Get-KvmVm paged -KvmHost source
         $standing.Split = Start-SplitMigration paged -MainHost main -SubHost sub, sub2 -MainMemory 64MB
         Move-LabGuestConsole -Guest $guest -LabHost $standing.Host.main

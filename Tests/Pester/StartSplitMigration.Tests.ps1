@@ -11,7 +11,7 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $source, $main, $sub = 'source', 'main', 'sub' | ForEach-Object { $setup.Connection[$_] }
         $guest = Start-LabGuest -LabHost $setup.Host.source -Name vm1 -Memory 512MB
         $null = Invoke-LabGuest -Guest $guest -Command 'fill 128'
-        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1'
+        $null = Invoke-LabGuest -Guest $guest -Command 'run rate=2 threads=1 pace=64'
         $target = @{ VM = 'vm1'; MainHost = $main; SubHost = $sub; MainMemory = '25%' }
         $slow = @{ MaxBytesPerSecond = 1MB }
 

@@ -115,7 +115,7 @@ public sealed class InvokeLabGuestCommand : LabGuestCmdlet
 [OutputType(typeof(PSObject))]
 public sealed class GetLabGuestStatCommand : LabGuestCmdlet
 {
-    /// <summary>Waits until the running oracle has verified every page since this command began.</summary>
+    /// <summary>Has the oracle verify every page first.</summary>
     [Parameter]
     public SwitchParameter FullPass { get; set; }
 
