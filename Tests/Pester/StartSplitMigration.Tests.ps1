@@ -167,7 +167,8 @@ Describe 'Start-SplitMigration' -Tag 'Vm' {
         $example | Should -HaveCount 1
         $begin, $end = $example[0].Replace('bigvm kvm2 kvm3, kvm4 32GB', 'vm1 $main $sub 25%') -split '\r?\n', 2
         $begin | Should -BeLike '*vm1*-AsJob'
-        $PSDefaultParameterValues = @{ 'Start-SplitMigration:MaxBytesPerSecond' = 1MB; 'Start-SplitMigration:Timeout' = '2s'; 'Start-SplitMigration:QemuCommandLine' = $edited }
+        # Slow enough to leave most of it at the source after 2 s; the rest comes at the same rate, and it is waited for.
+        $PSDefaultParameterValues = @{ 'Start-SplitMigration:MaxBytesPerSecond' = 8MB; 'Start-SplitMigration:Timeout' = '2s'; 'Start-SplitMigration:QemuCommandLine' = $edited }
         . ([scriptblock]::Create($begin))
         Wait-Copying
         $waited = Wait-SplitMigration v* -Timeout 2m
