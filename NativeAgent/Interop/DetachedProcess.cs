@@ -31,6 +31,7 @@ internal static class DetachedProcess
             RedirectStandardOutput = true,
             WorkingDirectory = workingDirectory ?? "",
         };
+        SystemRoots.ShowTo(start);
         foreach (var (name, value) in environment ?? new Dictionary<string, string>())
         {
             start.Environment[name] = value;

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
+using FCtrans.Agent.Interop;
 
 namespace FCtrans.Agent.Workers;
 
@@ -57,6 +58,7 @@ internal static partial class Supervisor
         var start = new ProcessStartInfo(Environment.ProcessPath!) { WorkingDirectory = "/" };
         start.ArgumentList.Add("worker");
         start.ArgumentList.Add(directory.Path);
+        SystemRoots.HideFrom(start);
         using var worker = Process.Start(start);
         if (worker is null)
         {
