@@ -23,6 +23,11 @@ internal sealed class SplitVm : IDisposable
     public double MainWorkerMebibytes => double.Parse(
         Guest.Host.Exec($"awk '/^RssAnon/ {{ print $2 / 1024 }}' /proc/$(cat /run/fctrans/{SplitId}/main/worker.pid)/status").Output, CultureInfo.InvariantCulture);
 
+    /// <summary>What the main host's worker has had of processors since it began, in seconds.</summary>
+    public double MainWorkerProcessorSeconds => 1e-9 * double.Parse(
+        Guest.Host.Exec($"cat /proc/$(cat /run/fctrans/{SplitId}/main/worker.pid)/task/*/schedstat | awk '{{ s += $1 }} END {{ printf \"%d\", s }}'").Output,
+        CultureInfo.InvariantCulture);
+
     /// <summary>The main host's figures now.</summary>
     public PagingStatus Paging => _main.GetStatusAsync(CancellationToken.None).GetAwaiter().GetResult().Paging;
 

@@ -48,9 +48,12 @@ Describe 'Export-SplitMigrationReport' {
         foreach ($look in $looks) {
             $what = "$($look.Width) px, $($look.Scheme)"
             $look.Beyond | Should -BeLessOrEqual 0 -Because $what
-            foreach ($heading in 'Split migration of paged', 'Time line', 'Where the memory lies', 'Remote paging since the switch-over', 'How long it waited for memory on a sub-host, over time', 'All figures') {
+            foreach ($heading in 'Split migration of paged', 'Time line', 'Where the memory lies', 'How long it waited for memory on a sub-host, over time', 'All figures') {
                 $look.Headings | Should -Contain $heading -Because $what
             }
+
+            # Since what depends on whether another file has had the standing VM's worker started again.
+            @($look.Headings) -match '^Remote paging since the ' | Should -HaveCount 1 -Because $what
 
             $look.Contrast | Should -BeGreaterOrEqual 4.5 -Because "$what, $($look.Worst)"
             $look.Empty | Should -Be 0 -Because $what
