@@ -1,17 +1,13 @@
 using System.Collections.Concurrent;
-using System.Net;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 using Xunit;
 
 namespace FCtrans.Unit.Tests.Paging;
 
 public sealed unsafe class PrefetchChannelTests
 {
-    private const string SplitId = "0123456789abcdef0123456789abcdef";
-    private const long Pages = 4096;
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     /// <summary>Although nobody else has the pages: who has reached one of them asks by the demand channel, and does not wait for all the others.</summary>
@@ -19,7 +15,7 @@ public sealed unsafe class PrefetchChannelTests
     public void What_a_cut_left_unanswered_is_given_back_and_not_asked_for_again()
     {
         using var asked = new BlockingCollection<(FrameConnection Connection, PageRange Range)>();
-        using var listener = Listen((connection, _) =>
+        using var listener = FakeStore.Listen((connection, _) =>
         {
             while (connection.ReadHeader(out var frame))
             {
@@ -54,7 +50,7 @@ public sealed unsafe class PrefetchChannelTests
         var arrivals = new Arrivals();
         int port;
         PrefetchChannel channel;
-        using (var listener = Listen((connection, _) => connection.ReadHeader(out FrameHeader _)))
+        using (var listener = FakeStore.Listen((connection, _) => connection.ReadHeader(out FrameHeader _)))
         {
             port = listener.Port;
             channel = Channel(port, arrivals);
@@ -65,7 +61,7 @@ public sealed unsafe class PrefetchChannelTests
             Assert.True(SpinWait.SpinUntil(() => !channel.IsConnected, s_patience));
             channel.Get(new(20, 2), forWrite: false);
             channel.Get(new(30, 3), forWrite: false);
-            using (Listen(
+            using (FakeStore.Listen(
                 (connection, _) =>
                 {
                     while (connection.ReadHeader(out var frame))
@@ -99,7 +95,7 @@ public sealed unsafe class PrefetchChannelTests
     [Fact]
     public void No_more_is_under_way_than_a_guest_that_waits_for_a_page_of_it_can_bear()
     {
-        using var listener = Listen((connection, _) =>
+        using var listener = FakeStore.Listen((connection, _) =>
         {
             while (connection.ReadHeader(out FrameHeader _))
             {
@@ -129,43 +125,13 @@ public sealed unsafe class PrefetchChannelTests
 
     private static PrefetchChannel Channel(int port, Arrivals arrivals)
     {
-        var channel = new PrefetchChannel(
-            new()
-            {
-                Index = 3,
-                Host = "sub3",
-                Address = IPAddress.Loopback,
-                Port = port,
-                Thumbprint = "",
-                Certificate = null,
-                SplitId = SplitId,
-                Pages = Pages,
-            },
-            arrivals);
+        var channel = new PrefetchChannel(FakeStore.Options(port), arrivals);
         channel.Start();
         WaitUntilReady(channel);
         return channel;
     }
 
     private static void WaitUntilReady(PrefetchChannel channel) => Assert.True(SpinWait.SpinUntil(() => channel.IsReady, s_patience));
-
-    private static PeerListener Listen(Action<FrameConnection, PeerHello> serve, int port = 0)
-    {
-        var listener = new PeerListener(
-            new()
-            {
-                Address = IPAddress.Loopback,
-                Port = port,
-                Role = WorkerRole.Sub,
-                SplitId = SplitId,
-                Pages = Pages,
-                Certificate = null,
-                Peers = new Dictionary<string, WorkerRole> { ["main"] = WorkerRole.Main },
-            },
-            serve);
-        listener.Start();
-        return listener;
-    }
 
     private sealed class Arrivals : IPageArrivals
     {

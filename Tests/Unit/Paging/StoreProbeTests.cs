@@ -11,37 +11,23 @@ namespace FCtrans.Unit.Tests.Paging;
 /// <summary>A store that owes pages and says nothing. How long it has been silent is what the test tells the channels, step by step.</summary>
 public sealed unsafe class StoreProbeTests : IDisposable
 {
-    private const string SplitId = "0123456789abcdef0123456789abcdef";
-    private const long Pages = 4096;
     private const long Wanted = 77;
     private const int Step = 100;
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     private readonly BlockingCollection<Request> _requests = [];
-    private readonly Arrivals _arrivals = new();
+    private readonly DemandedArrivals _arrivals = new();
     private readonly PeerListener _listener;
 
     public StoreProbeTests()
     {
-        _listener = new(
-            new()
+        _listener = FakeStore.Listen((connection, _) =>
+        {
+            while (connection.ReadHeader(out var asked))
             {
-                Address = IPAddress.Loopback,
-                Port = 0,
-                Role = WorkerRole.Sub,
-                SplitId = SplitId,
-                Pages = Pages,
-                Certificate = null,
-                Peers = new Dictionary<string, WorkerRole> { ["main"] = WorkerRole.Main },
-            },
-            (connection, _) =>
-            {
-                while (connection.ReadHeader(out var asked))
-                {
-                    _requests.Add(new(connection, asked));
-                }
-            });
-        _listener.Start();
+                _requests.Add(new(connection, asked));
+            }
+        });
     }
 
     [Fact]
@@ -76,17 +62,13 @@ public sealed unsafe class StoreProbeTests : IDisposable
     public void What_has_answered_meanwhile_keeps_its_connection()
     {
         using DemandChannel channel = Channel();
-        channel.Get(Wanted, forWrite: false);
-        channel.Flush();
-        Request first = Next();
+        Request first = Ask(channel, Wanted);
         FallSilent(channel);
         using FrameConnection other = Connect();
         first.Answer(5);
         ReadUntilCame(channel);
         Assert.False(channel.TryMove(other, "It is not silent."));
-        channel.Get(Wanted + 1, forWrite: false);
-        channel.Flush();
-        Assert.Same(first.Connection, Next().Connection);
+        Assert.Same(first.Connection, Ask(channel, Wanted + 1).Connection);
     }
 
     /// <summary>Else a worker that hangs, whose host still accepts connections, would never count as away.</summary>
@@ -94,9 +76,7 @@ public sealed unsafe class StoreProbeTests : IDisposable
     public void Going_over_to_another_connection_is_no_sign_of_life()
     {
         using DemandChannel channel = Channel();
-        channel.Get(Wanted, forWrite: false);
-        channel.Flush();
-        Request first = Next();
+        Request first = Ask(channel, Wanted);
         long silence = FallSilent(channel);
         Assert.True(channel.TryMove(Connect(), "It is silent."));
         Request second = Next();
@@ -114,9 +94,7 @@ public sealed unsafe class StoreProbeTests : IDisposable
     public void A_store_that_takes_its_time_is_not_left_again_before_it_has_answered()
     {
         using DemandChannel channel = Channel();
-        channel.Get(Wanted, forWrite: false);
-        channel.Flush();
-        Next();
+        Ask(channel, Wanted);
         FallSilent(channel);
         Assert.True(channel.TryMove(Connect(), "It is silent."));
         Request second = Next();
@@ -129,9 +107,7 @@ public sealed unsafe class StoreProbeTests : IDisposable
         Assert.False(channel.TryMove(third, "It is silent."));
         second.Answer(5);
         ReadUntilCame(channel);
-        channel.Get(Wanted + 1, forWrite: false);
-        channel.Flush();
-        Assert.Same(second.Connection, Next().Connection);
+        Assert.Same(second.Connection, Ask(channel, Wanted + 1).Connection);
         FallSilent(channel);
         Assert.True(channel.TryMove(third, "It is silent again."));
         Assert.NotSame(second.Connection, Next().Connection);
@@ -142,9 +118,7 @@ public sealed unsafe class StoreProbeTests : IDisposable
     public void What_has_ended_by_itself_takes_no_other_connection_and_connects()
     {
         using DemandChannel channel = Channel();
-        channel.Get(Wanted, forWrite: false);
-        channel.Flush();
-        Request first = Next();
+        Request first = Ask(channel, Wanted);
         FallSilent(channel);
         using FrameConnection other = Connect();
         first.Connection.Abort();
@@ -184,13 +158,14 @@ public sealed unsafe class StoreProbeTests : IDisposable
         }
     }
 
-    private void ReadUntilCame(DemandChannel channel) => Assert.True(SpinWait.SpinUntil(
-        () =>
-        {
-            channel.ReadAnswers();
-            return _arrivals.Came.Count > 0;
-        },
-        s_patience));
+    private void ReadUntilCame(DemandChannel channel) => _arrivals.ReadFrom(channel, s_patience);
+
+    private Request Ask(DemandChannel channel, long page)
+    {
+        channel.Get(page, forWrite: false);
+        channel.Flush();
+        return Next();
+    }
 
     private Request Next()
     {
@@ -206,20 +181,9 @@ public sealed unsafe class StoreProbeTests : IDisposable
     }
 
     private FrameConnection Connect() => PeerConnector.Connect(
-        IPAddress.Loopback, _listener.Port, "", null, new(SplitId, WorkerRole.Main, ConnectionPurpose.Demand, Pages), s_patience, tls: false, out _);
+        IPAddress.Loopback, _listener.Port, "", null, new(FakeStore.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, FakeStore.Pages), s_patience, tls: false, out _);
 
-    private RemoteStoreOptions Options() => new()
-    {
-        Index = 3,
-        Host = "sub3",
-        Address = IPAddress.Loopback,
-        Port = _listener.Port,
-        Thumbprint = "",
-        Certificate = null,
-        SplitId = SplitId,
-        Pages = Pages,
-        AnswerTimeout = TimeSpan.FromHours(1),
-    };
+    private RemoteStoreOptions Options() => FakeStore.Options(_listener.Port) with { AnswerTimeout = TimeSpan.FromHours(1) };
 
     private sealed record Request(FrameConnection Connection, FrameHeader Frame)
     {
@@ -231,20 +195,5 @@ public sealed unsafe class StoreProbeTests : IDisposable
             Connection.Send(FrameHeader.Of(FrameType.GetDone, Frame.Range, Frame.Sequence), answer);
             Connection.Flush();
         }
-    }
-
-    private sealed class Arrivals : IPageArrivals
-    {
-        public BlockingCollection<(int Sub, long Page, bool ForWrite, byte Content)> Came { get; } = [];
-
-        public void Arrived(int sub, long page, bool forWrite, byte* content) => Came.Add((sub, page, forWrite, content[0]));
-
-        public void ArrivedEarly(int sub, PageRange range, bool forWrite, byte* content) => Assert.Fail("Nothing was asked for early.");
-
-        public void Missing(int sub, long page) => Assert.Fail("The store has it.");
-
-        public bool IsElsewhere(int sub, long page) => false;
-
-        public void Unanswered(int sub, PageRange range) => Assert.Fail("Nobody else has it.");
     }
 }
