@@ -2,7 +2,6 @@ using System.Runtime.InteropServices;
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -408,10 +407,7 @@ internal sealed unsafe class CopyKeeper : IDisposable
         var options = store.Options;
         try
         {
-            Volatile.Write(ref _connection, PeerConnector.Connect(
-                options.Address, options.Port, options.Thumbprint, options.Certificate,
-                new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, options.Pages), s_connect,
-                options.Certificate is not null, out _, _stop.Token));
+            Volatile.Write(ref _connection, options.Connect(ConnectionPurpose.Demand, s_connect, out _, _stop.Token));
             _connectedTo = store;
             return true;
         }

@@ -1,5 +1,6 @@
 using System.Net;
 using FCtrans.Agent.Transport;
+using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -38,4 +39,14 @@ internal sealed record RemoteStoreOptions
 
     /// <summary>How long the store may take to acknowledge what was sent, or say nothing while it owes pages; then it counts as away and is connected to anew.</summary>
     public TimeSpan AnswerTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Connects to it as the main host's worker.</summary>
+    /// <param name="purpose">What the connection is for.</param>
+    /// <param name="patience">How long it is tried.</param>
+    /// <param name="store">What the store says of itself.</param>
+    /// <param name="cancellation">Gives up.</param>
+    /// <inheritdoc cref="PeerConnector.Connect" path="/exception"/>
+    public FrameConnection Connect(ConnectionPurpose purpose, TimeSpan patience, out PeerHello store, CancellationToken cancellation) =>
+        PeerConnector.Connect(
+            Address, Port, Thumbprint, Certificate, new(SplitId, WorkerRole.Main, purpose, Pages), patience, Certificate is not null, out store, cancellation);
 }

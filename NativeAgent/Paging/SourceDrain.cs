@@ -3,7 +3,6 @@ using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -137,10 +136,7 @@ internal sealed unsafe class SourceDrain : IDisposable
     private FrameConnection Connect()
     {
         var options = _store.Options;
-        return PeerConnector.Connect(
-            options.Address, options.Port, options.Thumbprint, options.Certificate,
-            new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Drain, options.Pages), s_attempt,
-            options.Certificate is not null, out _, _stop.Token);
+        return options.Connect(ConnectionPurpose.Drain, s_attempt, out _, _stop.Token);
     }
 
     private void Pass()

@@ -3,7 +3,6 @@ using System.Text;
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -231,10 +230,7 @@ internal sealed class SourceTakes : IDisposable
         var options = _core.Stores[store].Options;
         try
         {
-            var connection = PeerConnector.Connect(
-                options.Address, options.Port, options.Thumbprint, options.Certificate,
-                new PeerHello(options.SplitId, WorkerRole.Main, ConnectionPurpose.Take, options.Pages), s_attempt,
-                options.Certificate is not null, out _, _stop);
+            var connection = options.Connect(ConnectionPurpose.Take, s_attempt, out _, _stop);
             Volatile.Write(ref _connections[store], connection);
             return true;
         }

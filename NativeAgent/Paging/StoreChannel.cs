@@ -1,5 +1,4 @@
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -193,10 +192,7 @@ internal abstract class StoreChannel : IDisposable
             FrameConnection connection;
             try
             {
-                connection = PeerConnector.Connect(
-                    _options.Address, _options.Port, _options.Thumbprint, _options.Certificate,
-                    new(_options.SplitId, WorkerRole.Main, _purpose, _options.Pages), s_attempt, _options.Certificate is not null,
-                    out var store, _stop.Token);
+                connection = _options.Connect(_purpose, s_attempt, out var store, _stop.Token);
                 LimitPages = store.LimitPages;
             }
             catch (OperationCanceledException)

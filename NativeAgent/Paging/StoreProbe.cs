@@ -1,6 +1,5 @@
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Transport;
-using FCtrans.Contracts;
 
 namespace FCtrans.Agent.Paging;
 
@@ -83,10 +82,7 @@ internal sealed class StoreProbe : IDisposable
         {
             try
             {
-                var connection = PeerConnector.Connect(
-                    _options.Address, _options.Port, _options.Thumbprint, _options.Certificate,
-                    new(_options.SplitId, WorkerRole.Main, ConnectionPurpose.Demand, _options.Pages), s_attempt, _options.Certificate is not null,
-                    out _, _stop.Token);
+                var connection = _options.Connect(ConnectionPurpose.Demand, s_attempt, out _, _stop.Token);
                 FailurePoint.Reach("main.probe.connected");
                 if (!_tryMove(connection))
                 {
