@@ -361,7 +361,8 @@ internal sealed unsafe class SendLane : IDisposable
         int plain = start;
         for (int page = start; page < end;)
         {
-            int after = PackRows(page, end, out int length);
+            // Whatever the link: to make them small costs less than to send them.
+            int after = page + RowCodec.EncodeRun(Content(page, end), _compressed, out int length);
             if (after > page)
             {
                 SendPlain(range, plain, page);
@@ -393,20 +394,6 @@ internal sealed unsafe class SendLane : IDisposable
         }
 
         SendPlain(range, plain, end);
-    }
-
-    /// <summary>Packs pages that <see cref="RowCodec"/> makes small, whatever the link: that costs less than to send them. Returns the page after them.</summary>
-    private int PackRows(int start, int end, out int length)
-    {
-        length = 0;
-        int page = start;
-        while (page < end && RowCodec.TryEncode(Content(page, page + 1), _compressed.AsSpan(length), out int bytes))
-        {
-            length += bytes;
-            page++;
-        }
-
-        return page;
     }
 
     private void SendPlain(PageRange range, int start, int end)

@@ -36,6 +36,9 @@ internal sealed unsafe class BulkChannel(RemoteStoreOptions options) : StoreChan
     public void Put(PageRange range, byte* content) =>
         Send(FrameHeader.Of(FrameType.Pages, range), new ReadOnlySpan<byte>(content, (int)range.Bytes));
 
+    /// <summary>As <see cref="Put"/>, of pages that <see cref="RowCodec"/> has made small.</summary>
+    public void PutRows(PageRange range, ReadOnlySpan<byte> rows) => Send(FrameHeader.Of(FrameType.RowPages, range), rows);
+
     public void Discard(PageRange range) => Send(FrameHeader.Of(FrameType.Discard, range), default);
 
     /// <summary>Sends the batch on its way, with a barrier at its end; <see cref="Commit"/> waits for that.</summary>

@@ -2,6 +2,7 @@ using System.Numerics;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Tracking;
+using FCtrans.Agent.Transport;
 using Microsoft.Win32.SafeHandles;
 
 namespace FCtrans.Agent.Storage;
@@ -14,7 +15,8 @@ internal sealed class StoreGoneException(string message) : IOException(message);
 
 /// <summary>
 /// A sub-host's pages of one VM: a sparse file in tmpfs with the offsets of the VM's RAM, so that a hole is "not here" and the file alone
-/// is the whole state: it outlives the process, and the next one reads from it which pages it has.
+/// is the whole state: it outlives the process, and the next one reads from it which pages it has. Pages that came packed are kept so, in a
+/// file beside it (<see cref="PackedPages"/>); a page is in one of the two.
 /// <para>
 /// Safe from several threads, one per page: the protocol never has two connections work on the same page at once. A page's bit in
 /// memory is set after its content is in the file and cleared before it leaves, so a reader never sees half of one.
@@ -28,16 +30,19 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
     private readonly SafeFileHandle _file;
     private readonly PageBitmap _held;
+    private readonly PackedPages _packed;
     private readonly Lock _writing = new();
     private long _stored;
 
-    private PageStore(SafeFileHandle file, string path, long pages, long limitPages)
+    private PageStore(SafeFileHandle file, PackedPages packed, string path, long pages, long limitPages)
     {
         _file = file;
+        _packed = packed;
         Path = path;
         Pages = pages;
-        LimitPages = limitPages;
         _held = new(pages);
+        FindHeld();
+        LimitPages = Math.Min(limitPages, Math.Max(1, RoomPages));
     }
 
     public string Path { get; }
@@ -45,7 +50,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     /// <summary>Pages of the VM.</summary>
     public long Pages { get; }
 
-    /// <summary>The most pages that it takes.</summary>
+    /// <summary>The most pages that it takes. One that is packed counts like any other: the guest may change it, and then it comes back whole.</summary>
     public long LimitPages { get; }
 
     /// <summary>Pages that it has.</summary>
@@ -53,7 +58,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
     /// <summary>Opens the store in <paramref name="directory"/>, which exists, or makes it. Takes it for this process alone.</summary>
     /// <param name="directory">On a tmpfs: pages on a disk would be slow, and counted against nobody's memory.</param>
-    /// <param name="limitPages">At least 1; the VM's size where there is none.</param>
+    /// <param name="limitPages">At least 1; the VM's size where there is none. Never more than there is memory for, with what the store has already.</param>
     /// <param name="mustExist">Others rely on what it has already: an empty one in its place would have the VM take lost pages for zeros.</param>
     /// <exception cref="StoreGoneException">It must exist, and does not, or not as it was made.</exception>
     /// <exception cref="IOException">It is in use, is another VM's, or can't be made.</exception>
@@ -68,6 +73,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
         string path = System.IO.Path.Combine(directory, FileName);
         SafeFileHandle handle;
+        PackedPages? packed = null;
         try
         {
             // FileShare.None is an advisory lock: a second worker on the same store fails here.
@@ -96,12 +102,12 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
             }
 
             SparseFile.SetLength(handle, bytes);
-            var store = new PageStore(handle, path, pages, Math.Min(limitPages, pages));
-            store.FindHeld(bytes);
-            return store;
+            packed = PackedPages.Open(directory, pages);
+            return new PageStore(handle, packed, path, pages, Math.Min(limitPages, pages));
         }
         catch
         {
+            packed?.Dispose();
             handle.Dispose();
             throw;
         }
@@ -118,39 +124,84 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     /// <exception cref="StoreFullException">The limit is reached or the host's memory is full; none of the new pages is kept.</exception>
     public void Put(PageRange range, byte* content, HoleFiller filler)
     {
-        long added = 0;
-        for (long page = range.First; page < range.End; page++)
-        {
-            added += Has(page) ? 0 : 1;
-        }
-
-        if (added > 0 && Interlocked.Add(ref _stored, added) > LimitPages)
-        {
-            Interlocked.Add(ref _stored, -added);
-            throw new StoreFullException(
-                $"full: the store's limit of {LimitPages << PageIndex.PageShift >> 20} MiB is reached. Give this sub-host more memory for the VM, or add another.");
-        }
-
-        nint written = filler.Write(_file, content, range.Bytes, range.First << PageIndex.PageShift, hole: !Has(range.First));
+        long added = Reserve(range);
+        // Over a page that is packed, the file has a hole.
+        bool hole = !Has(range.First) || _packed.Has(range.First);
+        nint written = filler.Write(_file, content, range.Bytes, range.First << PageIndex.PageShift, hole);
         if (written != (nint)range.Bytes)
         {
             Interlocked.Add(ref _stored, -added);
             // What was written of new pages must not be found by the next process that opens the file.
             for (long page = range.First; page < range.End; page++)
             {
-                if (!Has(page))
+                if (!Has(page) || _packed.Has(page))
                 {
                     _ = SparseFile.PunchHole(_file, page << PageIndex.PageShift, PageIndex.PageSize);
                 }
             }
 
-            throw new StoreFullException(
-                $"full: the store could not be written ({Errno.Name((int)-written)}). {Errno.Remedy((int)-written)}");
+            throw NotWritten((int)-written);
         }
 
+        _packed.Remove(range);
         if (added > 0)
         {
             Mark(range, held: true);
+        }
+    }
+
+    /// <summary>Stores pages as they came packed, over what there was.</summary>
+    /// <param name="range">At most <see cref="RowCodec.MaxPages"/>.</param>
+    /// <param name="rows">What <see cref="RowCodec"/> made of them; from a peer.</param>
+    /// <param name="unpacked">Room for as many pages.</param>
+    /// <param name="filler">This thread's, of this store.</param>
+    /// <exception cref="ProtocolException">It is not exactly these pages; nothing is kept.</exception>
+    /// <exception cref="StoreFullException">The limit is reached or the host's memory is full; a part of the pages may be kept.</exception>
+    public void PutRows(PageRange range, ReadOnlySpan<byte> rows, Span<byte> unpacked, HoleFiller filler)
+    {
+        Span<int> lengths = stackalloc int[(int)range.Count];
+        int total = 0;
+        foreach (ref int length in lengths)
+        {
+            if (!RowCodec.TryMeasure(rows[total..], out length))
+            {
+                throw RowCodec.Damaged();
+            }
+
+            total += length;
+        }
+
+        if (total != rows.Length)
+        {
+            throw RowCodec.Damaged();
+        }
+
+        for (int first = 0; first < lengths.Length;)
+        {
+            bool small = lengths[first] <= PackedPages.SlotBytes;
+            int end = first;
+            int bytes = 0;
+            while (end < lengths.Length && lengths[end] <= PackedPages.SlotBytes == small)
+            {
+                bytes += lengths[end++];
+            }
+
+            var run = new PageRange(range.First + first, end - first);
+            if (small)
+            {
+                PutPacked(run, rows[..bytes]);
+            }
+            else
+            {
+                RowCodec.Decode(rows[..bytes], unpacked[..(int)run.Bytes]);
+                fixed (byte* content = unpacked)
+                {
+                    Put(run, content, filler);
+                }
+            }
+
+            rows = rows[bytes..];
+            first = end;
         }
     }
 
@@ -161,6 +212,12 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
         if (!Has(page))
         {
             return false;
+        }
+
+        if (_packed.Has(page))
+        {
+            _packed.Get(page, destination);
+            return true;
         }
 
         nint read = SparseFile.Read(_file, destination, PageIndex.PageSize, page << PageIndex.PageShift);
@@ -176,6 +233,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
         Interlocked.Add(ref _stored, -removed);
         if (removed > 0)
         {
+            _packed.Remove(range);
             int errno = SparseFile.PunchHole(_file, range.First << PageIndex.PageShift, range.Bytes);
             if (errno != 0)
             {
@@ -193,24 +251,85 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     {
         _file.Dispose();
         _held.Dispose();
+        _packed.Dispose();
     }
 
     private static StoreGoneException Gone(string path, string how) => new(
         $"The store that this sub-host had for the VM {how} ({path}), and with it the memory that it held. "
         + "Remove-VmSubHost -Lost has the VM go on without it: the guest gets a memory error where it touches what only this host had.");
 
-    private void FindHeld(long bytes)
+    /// <summary>What this host has memory for, were all that is stored unpacked.</summary>
+    private long RoomPages =>
+        (new DriveInfo(System.IO.Path.GetDirectoryName(Path)!).AvailableFreeSpace >> PageIndex.PageShift) + StoredPages;
+
+    private void FindHeld()
     {
+        long bytes = Pages << PageIndex.PageShift;
         long at = 0;
         while (at < bytes && (at = SparseFile.NextData(_file, at)) >= 0)
         {
             long end = SparseFile.NextHole(_file, at);
             var run = new PageRange(at >> PageIndex.PageShift, (end - at) >> PageIndex.PageShift);
+            // In both files: killed before it had left the one. Its owner has not heard that it is stored, and sends it again.
+            _packed.Remove(run);
             _held.Fill(run, true);
-            _stored += run.Count;
             at = end;
         }
+
+        _packed.AddTo(_held);
+        _stored = _held.Count();
     }
+
+    /// <summary>Counts the pages of <paramref name="range"/> that are new as stored, if there is room; returns how many.</summary>
+    private long Reserve(PageRange range)
+    {
+        long added = range.Count - _held.CountIn(range);
+        if (added > 0 && Interlocked.Add(ref _stored, added) > LimitPages)
+        {
+            Interlocked.Add(ref _stored, -added);
+            throw new StoreFullException(
+                $"full: the store's limit of {LimitPages << PageIndex.PageShift >> 20} MiB is reached. Give this sub-host more memory for the VM, or add another.");
+        }
+
+        return added;
+    }
+
+    private void PutPacked(PageRange range, ReadOnlySpan<byte> rows)
+    {
+        long added = Reserve(range);
+        // Those that are here as they are give way.
+        bool whole = added < range.Count && AnyWhole(range);
+        int errno = _packed.Put(range, rows);
+        if (errno != 0)
+        {
+            Interlocked.Add(ref _stored, -added);
+            throw NotWritten(errno);
+        }
+
+        errno = whole ? SparseFile.PunchHole(_file, range.First << PageIndex.PageShift, range.Bytes) : Errno.None;
+        if (errno != 0)
+        {
+            throw new KernelException($"give back memory of {Path}", errno);
+        }
+
+        Mark(range, held: true);
+    }
+
+    private bool AnyWhole(PageRange range)
+    {
+        for (long page = range.First; page < range.End; page++)
+        {
+            if (Has(page) && !_packed.Has(page))
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    private static StoreFullException NotWritten(int errno) =>
+        new($"full: the store could not be written ({Errno.Name(errno)}). {Errno.Remedy(errno)}");
 
     private ulong Word(long page) => Volatile.Read(ref _held.Words(page >> 6, 1)[0]);
 

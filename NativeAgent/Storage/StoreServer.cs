@@ -89,8 +89,8 @@ internal sealed unsafe class StoreServer(PageStore store, SourceReader? source =
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
                 case FrameType.RowPages:
-                    RowCodec.Decode(new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes));
-                    store.Put(frame.Range, unpacked, filler);
+                    FailurePoint.Reach("sub.storing");
+                    store.PutRows(frame.Range, new(buffer, frame.PayloadBytes), new(unpacked, (int)frame.Range.Bytes), filler);
                     Interlocked.Add(ref _written, frame.PageCount);
                     break;
                 case FrameType.ZeroPages:

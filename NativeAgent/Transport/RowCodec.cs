@@ -43,9 +43,56 @@ internal static class RowCodec
         return TryFindStep(page, out var first, out var step) && TryEncode(page, first, step, target, out length);
     }
 
+    /// <summary>Encodes as many pages, from the first on, as that makes small; returns how many.</summary>
+    /// <param name="pages">Whole pages; not more than <see cref="MaxPages"/> are looked at.</param>
+    /// <param name="target">Room for them.</param>
+    /// <param name="length">Of the result.</param>
+    public static int EncodeRun(ReadOnlySpan<byte> pages, Span<byte> target, out int length)
+    {
+        length = 0;
+        int count = 0;
+        while (count < MaxPages && pages.Length > 0 && TryEncode(pages[..PageIndex.PageSize], target[length..], out int bytes))
+        {
+            length += bytes;
+            pages = pages[PageIndex.PageSize..];
+            count++;
+        }
+
+        return count;
+    }
+
     /// <summary>Whether it is worth trying; false is certain.</summary>
     /// <param name="page">4096 bytes.</param>
     public static bool IsLikely(ReadOnlySpan<byte> page) => TryFindStep(page, out _, out _);
+
+    /// <summary>How long the first page's encoding is; only after <see cref="TryMeasure"/> has found it to be one.</summary>
+    public static int LengthOf(ReadOnlySpan<byte> rows) => MinEncodedBytes + (rows[0] * ExceptionBytes);
+
+    /// <summary>How long the first page's encoding is. False where there is none: the peer may have sent anything.</summary>
+    /// <param name="rows">Of a RowPages frame; may go on with other pages.</param>
+    /// <param name="length">Of the encoding.</param>
+    public static bool TryMeasure(ReadOnlySpan<byte> rows, out int length)
+    {
+        length = 0;
+        if (rows.Length < MinEncodedBytes || rows[0] > MaxExceptions || rows.Length < LengthOf(rows))
+        {
+            return false;
+        }
+
+        int before = -1;
+        for (int at = MinEncodedBytes; at < LengthOf(rows); at += ExceptionBytes)
+        {
+            if (rows[at] <= before || rows[at] >= Rows)
+            {
+                return false;
+            }
+
+            before = rows[at];
+        }
+
+        length = LengthOf(rows);
+        return true;
+    }
 
     /// <summary>Takes a frame's payload apart; the peer may have sent anything.</summary>
     /// <param name="payload">Of a RowPages frame.</param>
@@ -55,8 +102,7 @@ internal static class RowCodec
     {
         for (; pages.Length > 0; pages = pages[PageIndex.PageSize..])
         {
-            int exceptions = payload.Length < MinEncodedBytes ? -1 : payload[0];
-            if (exceptions is < 0 or > MaxExceptions || payload.Length < MinEncodedBytes + (exceptions * ExceptionBytes))
+            if (!TryMeasure(payload, out int length))
             {
                 throw Damaged();
             }
@@ -69,18 +115,12 @@ internal static class RowCodec
                 row = row + step;
             }
 
-            payload = payload[MinEncodedBytes..];
-            for (int before = -1; exceptions > 0; exceptions--, payload = payload[ExceptionBytes..])
+            for (int at = MinEncodedBytes; at < length; at += ExceptionBytes)
             {
-                int r = payload[0];
-                if (r <= before || r >= Rows)
-                {
-                    throw Damaged();
-                }
-
-                Row.Load(payload[1..], 0).Store(pages, r);
-                before = r;
+                Row.Load(payload[(at + 1)..], 0).Store(pages, payload[at]);
             }
+
+            payload = payload[length..];
         }
 
         if (payload.Length > 0)
@@ -88,6 +128,8 @@ internal static class RowCodec
             throw Damaged();
         }
     }
+
+    public static ProtocolException Damaged() => new("A frame's pages of rows are damaged.");
 
     private static bool TryFindStep(ReadOnlySpan<byte> page, out Row first, out Row step)
     {
@@ -134,8 +176,6 @@ internal static class RowCodec
         step.Store(target[1..], 1);
         return true;
     }
-
-    private static ProtocolException Damaged() => new("A frame's pages of rows are damaged.");
 
     /// <summary>Eight words of 8 bytes, each reckoned for itself and modulo 2^64. Of halves that every x86-64 processor has instructions for.</summary>
     private readonly struct Row(Vector128<ulong> a, Vector128<ulong> b, Vector128<ulong> c, Vector128<ulong> d)

@@ -156,26 +156,11 @@ internal sealed class SubRole : IWorkerRole
             Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         }
 
-        long room = hadOne && !Directory.Exists(path) ? 1 : Room(path, pages);
         long limit = (long)(_spec.StoreLimitBytes >> PageIndex.PageShift);
-        return PageStore.Open(path, pages, limit > 0 ? Math.Min(limit, room) : room, mustExist: hadOne);
+        return PageStore.Open(path, pages, limit > 0 ? limit : pages, mustExist: hadOne);
     }
 
     private static string StoreDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-store";
-
-    /// <summary>Pages that the store may hold: what its file system has room for, what is stored already included.</summary>
-    private static long Room(string path, long pages)
-    {
-        var file = new FileInfo(Path.Combine(path, PageStore.FileName));
-        long stored = 0;
-        if (file.Exists)
-        {
-            using var handle = File.OpenHandle(file.FullName);
-            stored = SparseFile.AllocatedBytes(handle);
-        }
-
-        return Math.Clamp((new DriveInfo(path).AvailableFreeSpace + stored) >> PageIndex.PageShift, 1, pages);
-    }
 
     private FrameConnection ConnectToSource(IPEndPoint at, long pages)
     {
