@@ -140,6 +140,11 @@ internal sealed class HtmlReport
         if (_paging is { } paging)
         {
             var parts = new List<(string, string, double)> { (paging.MainHost, "main", paging.ResidentBytes) };
+            if (paging.PackedBytes > 0)
+            {
+                parts.Add(($"{paging.MainHost}, packed", "main", paging.PackedBytes));
+            }
+
             parts.AddRange(paging.SubHosts.Zip(paging.RemoteBytesBySubHost).Select((p, i) => (p.First, $"sub{i % 4}", (double)p.Second)));
             parts.Add(("unused", "never", paging.UnusedBytes));
             parts.Add(("lost", "lost", paging.LostBytes));

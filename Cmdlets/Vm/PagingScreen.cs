@@ -65,14 +65,16 @@ internal static class PagingScreen
 
     private static string[] Block(VmRemotePaging now, VmRemotePagingSample? since)
     {
-        double whole = Math.Max(1, (double)now.ResidentBytes + now.RemoteBytes + now.UnusedBytes);
-        int resident = (int)Math.Round(BarWidth * now.ResidentBytes / whole);
+        // What is packed is here too.
+        ulong here = now.ResidentBytes + now.PackedBytes;
+        double whole = Math.Max(1, (double)here + now.RemoteBytes + now.UnusedBytes);
+        int resident = (int)Math.Round(BarWidth * here / whole);
         int remote = Math.Min(BarWidth - resident, (int)Math.Round(BarWidth * now.RemoteBytes / whole));
         return
         [
             $"{now.VM} ({now.State})",
             $"  [{new string('#', resident)}{new string('=', remote)}{new string('.', BarWidth - resident - remote)}]  "
-                + $"# resident {Display.Bytes(now.ResidentBytes)}  = remote {Display.Bytes(now.RemoteBytes)}  . unused {Display.Bytes(now.UnusedBytes)}",
+                + $"# here {Display.Bytes(here)}  = remote {Display.Bytes(now.RemoteBytes)}  . unused {Display.Bytes(now.UnusedBytes)}",
             since is null
                 ? "  what moves a second is known after the first interval"
                 : $"  in {since.PageInsPerSecond,9:N0} pages/s ({Display.Bytes(since.BytesInPerSecond)}/s)   out {since.PageOutsPerSecond,9:N0} pages/s "

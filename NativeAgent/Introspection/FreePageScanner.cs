@@ -214,7 +214,7 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
             }
 
             ulong inMapping = address - mapping.Virtual;
-            if (!_kernel.Memory.TryLocate(new(mapping.Physical + inMapping), out var file, out long offset, out ulong contiguous))
+            if (!_kernel.Memory.TryLocate(new(mapping.Physical + inMapping), out var block, out long offset, out ulong contiguous))
             {
                 // Mapped to something that is not RAM: the rest of that page is no better.
                 ulong elsewhere = Math.Min(((PageSize - (address & (PageSize - 1)) - 1) / size) + 1, end - frame);
@@ -233,13 +233,13 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
 
             if (_mayMap && _holes is not null)
             {
-                frame += (ulong)ScanMapped(offset, BlockIndex(file), frame, count);
+                frame += (ulong)ScanMapped(offset, BlockIndex(block), frame, count);
                 continue;
             }
 
             count = Math.Min(count, read / (long)size);
             long bytes = count * (long)size;
-            if (SparseFile.Read(file, _buffer.Address, (nuint)bytes, offset) != bytes)
+            if (_ram.Read(block, _buffer.Address, bytes, offset) != bytes)
             {
                 _unknown += count;
                 frame += (ulong)count;
@@ -389,17 +389,17 @@ internal sealed unsafe partial class FreePageScanner : IDisposable
     private long PageOf(ulong frame)
         => (long)((_segment.RamOffset + (frame << PageIndex.PageShift) - _segment.Start) >> PageIndex.PageShift);
 
-    private int BlockIndex(Microsoft.Win32.SafeHandles.SafeFileHandle file)
+    private int BlockIndex(RamBlock block)
     {
         var blocks = _ram.Blocks;
         for (int i = 0; i < blocks.Length; i++)
         {
-            if (ReferenceEquals(blocks[i].File, file))
+            if (ReferenceEquals(blocks[i], block))
             {
                 return i;
             }
         }
 
-        throw new InvalidOperationException("The file is not one of this guest's RAM files.");
+        throw new InvalidOperationException("The block is not one of this guest's RAM.");
     }
 }

@@ -1,7 +1,6 @@
-using FCtrans.Agent.Interop;
+using System.Diagnostics.CodeAnalysis;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Tracking;
-using Microsoft.Win32.SafeHandles;
 
 namespace FCtrans.Agent.Introspection;
 
@@ -28,7 +27,7 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
         ulong at = address.Value;
         while (!buffer.IsEmpty)
         {
-            if (!TryLocate(new(at), out var file, out long offset, out ulong contiguous))
+            if (!TryLocate(new(at), out var block, out long offset, out ulong contiguous))
             {
                 return false;
             }
@@ -45,7 +44,7 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
             // The span stays pinned for the call, and the length is that of the span.
             fixed (byte* target = buffer)
             {
-                if (SparseFile.Read(file, target, (nuint)bytes, offset) != bytes)
+                if (Ram.Read(block, target, bytes, offset) != bytes)
                 {
                     return false;
                 }
@@ -77,10 +76,10 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
     }
 
     /// <summary>
-    /// Where a guest-physical address lies: the RAM file, the offset in it, and how many bytes from there on
+    /// Where a guest-physical address lies: the RAM block, the offset in its file, and how many bytes from there on
     /// (<paramref name="contiguous"/>, at least 1) are consecutive both on the guest's bus and in the file.
     /// </summary>
-    public bool TryLocate(GuestPhysicalAddress address, out SafeFileHandle file, out long offset, out ulong contiguous)
+    public bool TryLocate(GuestPhysicalAddress address, [NotNullWhen(true)] out RamBlock? block, out long offset, out ulong contiguous)
     {
         foreach (ref readonly var segment in Ram.Segments)
         {
@@ -91,13 +90,13 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
             }
 
             ulong inRam = segment.RamOffset + inSegment;
-            foreach (var block in Ram.Blocks)
+            foreach (var candidate in Ram.Blocks)
             {
-                ulong inBlock = inRam - ((ulong)block.FirstPage << PageIndex.PageShift);
-                ulong blockBytes = (ulong)block.PageCount << PageIndex.PageShift;
+                ulong inBlock = inRam - ((ulong)candidate.FirstPage << PageIndex.PageShift);
+                ulong blockBytes = (ulong)candidate.PageCount << PageIndex.PageShift;
                 if (inBlock < blockBytes)
                 {
-                    file = block.File;
+                    block = candidate;
                     offset = (long)inBlock;
                     contiguous = Math.Min(segment.Bytes - inSegment, blockBytes - inBlock);
                     return true;
@@ -105,7 +104,7 @@ internal sealed unsafe class GuestMemoryReader(GuestRam ram)
             }
         }
 
-        file = null!;
+        block = null;
         offset = 0;
         contiguous = 0;
         return false;

@@ -102,7 +102,7 @@ internal static unsafe class PagePoisoning
             {
                 long end = Math.Min(first + stride, block.EndPage);
                 if (NextFreeWithData(block, unused, first, end) is long free and >= 0 &&
-                    SparseFile.Read(block.File, page, PageIndex.PageSize, (free - block.FirstPage) << PageIndex.PageShift) == PageIndex.PageSize &&
+                    ram.Read(block, page, PageIndex.PageSize, (free - block.FirstPage) << PageIndex.PageShift) == PageIndex.PageSize &&
                     new ReadOnlySpan<byte>(page, PageIndex.PageSize).IndexOfAnyExcept(Pattern) < 0)
                 {
                     return true;

@@ -1,3 +1,5 @@
+using FCtrans.Agent.Interop;
+
 namespace FCtrans.Agent.Memory;
 
 /// <summary>A part of the guest's physical bus that is RAM: <paramref name="Bytes"/> from <paramref name="Start"/> lie in the VM from byte <paramref name="RamOffset"/> on (page index × 4096).</summary>
@@ -6,9 +8,9 @@ internal readonly record struct GuestRamSegment(ulong Start, ulong Bytes, ulong 
 /// <summary>
 /// All RAM of one VM, its blocks laid end to end, and where each part of it appears on the guest's physical bus.
 /// The one place that converts between page indices, file offsets, addresses in QEMU and guest-physical addresses.
-/// Owns the blocks. Immutable, so any thread may use it.
+/// Owns the blocks. Immutable but for what is set before it is shared, so any thread may use it.
 /// </summary>
-internal sealed class GuestRam : IDisposable
+internal sealed unsafe class GuestRam : IDisposable
 {
     private readonly RamBlock[] _blocks;
     private readonly GuestRamSegment[] _segments;
@@ -47,6 +49,9 @@ internal sealed class GuestRam : IDisposable
 
     public ReadOnlySpan<RamBlock> Blocks => _blocks;
 
+    /// <summary>What <see cref="Read"/> finds where the files have holes; null: nothing. Set before others use this; not owned.</summary>
+    public IPageContent? Beside { get; set; }
+
     /// <summary>Sorted by guest-physical start.</summary>
     public ReadOnlySpan<GuestRamSegment> Segments => _segments;
 
@@ -69,6 +74,50 @@ internal sealed class GuestRam : IDisposable
     {
         var block = BlockOf(page);
         return block.MappedAt + (ulong)((page - block.FirstPage) << PageIndex.PageShift);
+    }
+
+    /// <summary>
+    /// Reads content, never through a mapping: no page is made or waited for. A page that is nowhere here reads as zeros. Returns the bytes read, all of
+    /// them or fewer at the end of the file, or -errno.
+    /// </summary>
+    /// <param name="block">One of these.</param>
+    /// <param name="offset">In the block's file.</param>
+    /// <exception cref="IOException">A page beside the file can't be read.</exception>
+    public nint Read(RamBlock block, byte* buffer, long bytes, long offset)
+    {
+        if (Beside is not { } beside)
+        {
+            return SparseFile.Read(block.File, buffer, (nuint)bytes, offset);
+        }
+
+        byte* whole = stackalloc byte[PageIndex.PageSize];
+        for (long at = offset, end = offset + bytes; at < end;)
+        {
+            long page = block.FirstPage + (at >> PageIndex.PageShift);
+            long next = Math.Min(end, (at & -PageIndex.PageSize) + PageIndex.PageSize);
+            if (page < block.EndPage && beside.TryGet(page, whole))
+            {
+                new ReadOnlySpan<byte>(whole + (at & (PageIndex.PageSize - 1)), (int)(next - at)).CopyTo(new(buffer + (at - offset), (int)(next - at)));
+                at = next;
+                continue;
+            }
+
+            // What is not beside the file any more by now is in it.
+            for (page++; next < end && page < block.EndPage && !beside.Has(page); page++)
+            {
+                next = Math.Min(end, next + PageIndex.PageSize);
+            }
+
+            nint read = SparseFile.Read(block.File, buffer + (at - offset), (nuint)(next - at), at);
+            if (read != (nint)(next - at))
+            {
+                return read < 0 ? read : (nint)(at - offset) + read;
+            }
+
+            at = next;
+        }
+
+        return (nint)bytes;
     }
 
     /// <summary>The page that QEMU has mapped at <paramref name="address"/>; false when that is not guest RAM.</summary>

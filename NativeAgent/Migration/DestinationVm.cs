@@ -144,12 +144,18 @@ internal sealed class DestinationVm : IDisposable
         }
 
         RemoveSockets(directory);
-        string ram = RamDirectory(directory.SplitId);
-        if (Directory.Exists(ram))
+        foreach (string path in (ReadOnlySpan<string>)[RamDirectory(directory.SplitId), PackedDirectory(directory.SplitId)])
         {
-            Directory.Delete(ram, recursive: true);
+            if (Directory.Exists(path))
+            {
+                Directory.Delete(path, recursive: true);
+            }
         }
     }
+
+    /// <summary>Where what is packed of the VM's memory lies; removed with the RAM files.</summary>
+    public static string MakePackedDirectory(string splitId) => Directory.CreateDirectory(
+        PackedDirectory(splitId), UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute).FullName;
 
     /// <summary>Userfaultfds over all of the guest's RAM, registered for missing and write-protected pages. QEMU keeps copies.</summary>
     public UserfaultfdSet OpenUserfaultfds()
@@ -285,6 +291,8 @@ internal sealed class DestinationVm : IDisposable
             }
         }
     }
+
+    private static string PackedDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-packed";
 
     private static string RamDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-ram";
 

@@ -3,6 +3,7 @@ using System.Net;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 
@@ -14,11 +15,12 @@ namespace FCtrans.Agent.Migration;
 /// round, so threads never work on the same page at once.
 /// </summary>
 /// <param name="ram">Not owned.</param>
+/// <param name="packed">Gets the pages that come packed and have room there; not owned.</param>
 /// <param name="table">Not owned.</param>
 /// <param name="pinned">Gets the pages that should stay here; not owned.</param>
 /// <param name="stores">How many sub-hosts there are.</param>
 /// <param name="events">What the control messages make happen.</param>
-internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, PageBitmap pinned, int stores, IMigrationEvents events)
+internal sealed unsafe class MigrationReceiver(GuestRam ram, PackedPages packed, PageTable table, PageBitmap pinned, int stores, IMigrationEvents events)
 {
     private readonly Lock _writing = new();
     private volatile bool _tableComplete;
@@ -75,9 +77,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                     Store(connection, filler, header.Range, pages);
                     break;
                 case FrameType.RowPages:
-                    var rows = unpacked.AsSpan(0, (int)header.Range.Bytes);
-                    RowCodec.Decode(payload, rows);
-                    Store(connection, filler, header.Range, rows);
+                    StoreRows(connection, filler, header.Range, payload, unpacked);
                     break;
                 case FrameType.ZeroPages:
                 case FrameType.Discard:
@@ -92,6 +92,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                         throw new ProtocolException($"There is no store {header.Flags}.");
                     }
 
+                    packed.Remove(header.Range);
                     table.SetRemote(header.Range, header.Flags);
                     break;
                 case FrameType.Pinned:
@@ -184,6 +185,43 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
         }
     }
 
+    /// <summary>
+    /// Most of an idle guest's memory that comes at all: its kernel's tables of what nobody uses. They stay packed until somebody needs one, so that no
+    /// page is made of them.
+    /// </summary>
+    private void StoreRows(FrameConnection connection, HoleFiller filler, PageRange range, ReadOnlySpan<byte> rows, Span<byte> unpacked)
+    {
+        Diagnostics.FailurePoint.Reach("main.receiving");
+        var runs = new RowRuns(range, rows);
+        while (runs.Next(out var run, out var part, out bool fit))
+        {
+            if (!fit)
+            {
+                RowCodec.Decode(part, unpacked[..(int)run.Bytes]);
+                Store(connection, filler, run, unpacked[..(int)run.Bytes]);
+                continue;
+            }
+
+            int errno = packed.Put(run, part);
+            if (errno != 0)
+            {
+                throw connection.Refuse(
+                    $"the VM's memory on the main host could not be written ({Errno.Name(errno)}). {Errno.Remedy(errno)}");
+            }
+
+            for (long page = run.First; page < run.End; page++)
+            {
+                if (table[page].State == PageState.Resident)
+                {
+                    // What the file has is old.
+                    Punch(new(page, 1));
+                }
+            }
+
+            table.SetPacked(run);
+        }
+    }
+
     private void Store(FrameConnection connection, HoleFiller filler, PageRange range, ReadOnlySpan<byte> content)
     {
         Diagnostics.FailurePoint.Reach("main.receiving");
@@ -203,6 +241,7 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
                         $"the VM's memory on the main host could not be written ({Errno.Name((int)-bytesWritten)}). {Errno.Remedy((int)-bytesWritten)}");
                 }
 
+                packed.Remove(new PageRange(range.First, count));
                 table.SetReceived(new PageRange(range.First, count));
                 from += count << PageIndex.PageShift;
                 range = new PageRange(range.First + count, range.Count - count);
@@ -212,7 +251,13 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
 
     private void Drop(PageRange range)
     {
-        var left = range;
+        packed.Remove(range);
+        Punch(range);
+        table.SetUnused(range);
+    }
+
+    private void Punch(PageRange left)
+    {
         while (left.Count > 0)
         {
             var block = ram.BlockOf(left.First);
@@ -225,8 +270,6 @@ internal sealed unsafe class MigrationReceiver(GuestRam ram, PageTable table, Pa
 
             left = new PageRange(left.First + count, left.Count - count);
         }
-
-        table.SetUnused(range);
     }
 }
 

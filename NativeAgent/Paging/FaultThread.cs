@@ -442,6 +442,20 @@ internal sealed class FaultThread : IDisposable
 
                     break;
 
+                case PageState.Packed:
+                    if (!_core.HasRoom)
+                    {
+                        _core.WakeEvictor();
+                        return false;
+                    }
+
+                    if (_core.TryUnpack(fault.Page))
+                    {
+                        return true;
+                    }
+
+                    break;
+
                 case PageState.Remote when _core.Copies.IsGone(entry.Sub):
                     _core.Table.TryMove(fault.Page, entry, entry.With(PageState.Lost));
                     break;

@@ -12,6 +12,7 @@ namespace FCtrans.Agent.Paging;
 /// <code>
 /// from            to              who, and what has been done before
 /// Unused          Busy            fault thread
+/// Packed          Busy            fault thread; reclaim: to unpack or to drop it, or because it is watched for writes
 /// Remote          Fetching        fault thread; it asks after this
 /// Remote          Busy            reclaim: the guest's kernel has it in a free block; source drain: a sub-host takes it from the source
 /// Remote          Lost            whoever learns that the sub-host is gone for good
@@ -30,6 +31,7 @@ namespace FCtrans.Agent.Paging;
 /// Evicting        Busy            fault thread: takes it back; evictor: content acknowledged, or given up
 /// Busy            Resident        its owner, after lifting the protection, or after UFFDIO_ZEROPAGE
 /// Busy            ResidentClean   its owner, which found nothing to change
+/// Busy            Packed          its owner, which left it as it was
 /// Busy            Remote          evictor, after punching the hole; reclaim, which leaves it where it was; source drain likewise, or when
 ///                                 the sub-host has it and the source has said that it forgot it
 /// Busy            Unused          evictor, after punching the hole of a page of zeros; no sub-host has a copy, acknowledged; reclaim likewise
@@ -42,14 +44,14 @@ namespace FCtrans.Agent.Paging;
 /// The kernel enqueues a faulting thread before it looks at the page for the last time, so none slips between. The fault thread may have
 /// woken them before: it reads no fault in between.</item>
 /// </list>
-/// Unused pages have no sub-host beside them; Fetching and Remote pages always have one or two. A page gets a sub-host that it had not when
+/// Unused and packed pages have no sub-host beside them; Fetching and Remote pages always have one or two. A page gets a sub-host that it had not when
 /// it begins to leave (Evicting), or from Busy, when the sub-host has confirmed that it has the content.
 /// </summary>
 internal sealed unsafe class PageTable : IDisposable
 {
-    private const int States = 8;
+    private const int States = 9;
 
-    private static readonly byte[] s_legal = Legal();
+    private static readonly ushort[] s_legal = Legal();
 
     private readonly Counters* _counters;
     private byte* _entries;
@@ -78,7 +80,11 @@ internal sealed unsafe class PageTable : IDisposable
 
     /// <summary>Pages whose content takes memory here, or is about to.</summary>
     public long LocalPages => Count(PageState.Resident) + Count(PageState.ResidentClean) + Count(PageState.Evicting)
-        + Count(PageState.Busy) - Volatile.Read(ref _counters->AwayWhileBusy) + Count(PageState.Fetching);
+        + Count(PageState.Busy) - Volatile.Read(ref _counters->AwayWhileBusy) + Count(PageState.Fetching)
+        + PackedShare;
+
+    /// <summary>How many pages' memory the packed ones take.</summary>
+    public long PackedShare => Count(PageState.Packed) / Storage.PackedPages.SlotsPerPage;
 
     public PageEntry this[long page]
     {
@@ -203,6 +209,7 @@ internal sealed unsafe class PageTable : IDisposable
         return to.State switch
         {
             PageState.Unused => to.Sub < 0,
+            PageState.Packed => from.Sub < 0,
             PageState.Remote when from.State == PageState.Fetching => to.Sub >= 0 && Places.Covers(from.Sub, to.Sub),
             PageState.Fetching or PageState.Remote or PageState.ResidentClean => to.Sub >= 0
                 && (from.State == PageState.Busy || to.Sub == from.Sub),
@@ -224,6 +231,9 @@ internal sealed unsafe class PageTable : IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(sub, PageEntry.MaxSubs);
         Set(range, new(PageState.Remote, sub));
     }
+
+    /// <summary>Before paging starts: this content is beside the RAM file, which has a hole there.</summary>
+    public void SetPacked(PageRange range) => Set(range, new(PageState.Packed));
 
     /// <summary>Before paging starts: these pages have no content, and the RAM file has a hole there.</summary>
     public void SetUnused(PageRange range) => Set(range, new(PageState.Unused));
@@ -263,24 +273,25 @@ internal sealed unsafe class PageTable : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    private static byte[] Legal()
+    private static ushort[] Legal()
     {
-        var legal = new byte[States];
+        var legal = new ushort[States];
         void Allow(PageState from, params ReadOnlySpan<PageState> to)
         {
             foreach (var state in to)
             {
-                legal[(int)from] |= (byte)(1 << (int)state);
+                legal[(int)from] |= (ushort)(1 << (int)state);
             }
         }
 
         Allow(PageState.Unused, PageState.Busy);
+        Allow(PageState.Packed, PageState.Busy);
         Allow(PageState.Remote, PageState.Fetching, PageState.Lost, PageState.Busy);
         Allow(PageState.Fetching, PageState.Resident, PageState.ResidentClean, PageState.Remote, PageState.Lost);
         Allow(PageState.Resident, PageState.Evicting, PageState.Resident, PageState.Busy);
         Allow(PageState.ResidentClean, PageState.Busy);
         Allow(PageState.Evicting, PageState.Busy);
-        Allow(PageState.Busy, PageState.Resident, PageState.ResidentClean, PageState.Remote, PageState.Unused);
+        Allow(PageState.Busy, PageState.Resident, PageState.ResidentClean, PageState.Remote, PageState.Unused, PageState.Packed);
         return legal;
     }
 

@@ -1,16 +1,18 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Storage;
 
 namespace FCtrans.Agent.Paging;
 
 /// <summary>
-/// What a restarted worker knows: nothing, and it needs nothing. Pages with data in the RAM file are resident; pages that a store lists
-/// are remote, or, where the RAM file has them too, an old copy; all others are unused. Right because a page leaves the RAM file only
+/// What a restarted worker knows: nothing, and it needs nothing. Pages with data in the RAM file are resident, others that lie packed beside it are so;
+/// pages that a store lists are remote, or, where the RAM file has them too, an old copy; all others are unused. Right because a page leaves the RAM file only
 /// after its copy was acknowledged, and becomes unused only after its old copy's end was.
 /// </summary>
 internal static class PageTableRebuild
 {
     /// <summary>Fills a new table. Blocks until every store has answered: a page of a store that is away may not be taken for unused.</summary>
+    /// <param name="packed">What lies beside the RAM files; null: nothing.</param>
     /// <param name="stores">Started.</param>
     /// <returns>Pages that two stores claim and the RAM file has not: now lost, rather than perhaps wrong.</returns>
     /// <exception cref="OperationCanceledException"><paramref name="cancellation"/> came first.</exception>
@@ -18,7 +20,7 @@ internal static class PageTableRebuild
     /// <param name="stale">What a store lists and does not count.</param>
     /// <param name="gone">Of these, those that are not asked: they are not there any more.</param>
     public static long Fill(
-        PageTable table, GuestRam ram, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, bool pairs, StaleCopies stale,
+        PageTable table, GuestRam ram, PackedPages? packed, IReadOnlyList<RemoteStore> stores, IReadOnlyCollection<int> gone, bool pairs, StaleCopies stale,
         CancellationToken cancellation)
     {
         foreach (var block in ram.Blocks)
@@ -33,6 +35,7 @@ internal static class PageTableRebuild
             }
         }
 
+        ClaimPacked(table, packed);
         long conflicts = 0;
         foreach (var store in stores.Where(s => !gone.Contains(s.Index)).OrderBy(s => s.Options.IsSource))
         {
@@ -68,6 +71,25 @@ internal static class PageTableRebuild
                 // Lifting wakes whom it finds protected; those who miss a page wait apart from them.
                 uffd.Wake(address, (ulong)part.Bytes);
                 page = part.End;
+            }
+        }
+    }
+
+    /// <summary>Where the RAM file has a page too, it was unpacked: the worker was killed before it had forgotten the other.</summary>
+    private static void ClaimPacked(PageTable table, PackedPages? packed)
+    {
+        for (long from = 0; packed is not null && packed.NextRun(from, out var run); from = run.End)
+        {
+            for (long page = run.First; page < run.End; page++)
+            {
+                if (table[page].State == PageState.Resident)
+                {
+                    packed.Remove(new(page, 1));
+                }
+                else
+                {
+                    table.SetPacked(new(page, 1));
+                }
             }
         }
     }
@@ -144,6 +166,11 @@ internal static class PageTableRebuild
 
                 table.Set(run, new(PageState.Lost, entry.Sub));
                 conflicts += run.Count;
+            }
+            else if (entry.State == PageState.Packed)
+            {
+                // Packed pages have no copies: it is to forget its own.
+                passed.Add(run);
             }
             else if (entry.State == PageState.Unused)
             {

@@ -126,7 +126,7 @@ internal sealed class Pager : IDisposable
             }
 
             conflicts = PageTableRebuild.Fill(
-                options.Table, options.Ram, options.Stores, [.. options.Gone, .. spare], options.MayHavePairs, stale, cancellation);
+                options.Table, options.Ram, options.Packed, options.Stores, [.. options.Gone, .. spare], options.MayHavePairs, stale, cancellation);
         }
 
         if (options.Lost is { } lost)
@@ -212,6 +212,9 @@ internal sealed class Pager : IDisposable
     /// <param name="keep">Is given each new set, for the worker that comes after this one.</param>
     public KernelPins OpenKernelPins(Action<PageBitmap> keep) => new(_core.Table, _core.Heat, _core.EvictionGate, keep);
 
+    /// <inheritdoc cref="PagingCore.Packed"/>
+    public IPageContent? Packed => _core.Packed;
+
     /// <inheritdoc cref="PagingCore.SeenFree"/>
     public PageBitmap SeenFree => _core.SeenFree;
 
@@ -258,7 +261,9 @@ internal sealed class Pager : IDisposable
             State = _core.Pages.Ended ? "ended" : lost > 0 ? "lost" : waiting is not null ? "waiting" : degraded is not null ? "degraded" : "paging",
             Error = waiting ?? degraded ?? _core.Error,
             LimitPages = _core.LimitPages,
-            ResidentPages = table.LocalPages - table.Count(PageState.Fetching),
+            ResidentPages = table.LocalPages - table.Count(PageState.Fetching) - table.PackedShare,
+            PackedPages = table.Count(PageState.Packed),
+            Unpacked = Interlocked.Read(ref counters.Unpacked),
             PeakResidentPages = _core.PeakPages,
             UnusedPages = table.Count(PageState.Unused),
             LostPages = lost,

@@ -1,5 +1,6 @@
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Contracts;
 
@@ -14,6 +15,9 @@ internal sealed record PagerOptions
     public required UserfaultfdSet Uffds { get; init; }
 
     public required PageTable Table { get; init; }
+
+    /// <summary>What lies packed beside the RAM files; null: nothing does.</summary>
+    public PackedPages? Packed { get; init; }
 
     /// <summary>Index i at place i; started by their owner.</summary>
     public required IReadOnlyList<RemoteStore> Stores { get; init; }

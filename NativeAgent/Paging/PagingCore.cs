@@ -1,13 +1,16 @@
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Paging;
 
 /// <summary>What the threads of one pager share. Each member says which of them may use it; all are safe from any thread.</summary>
-internal sealed class PagingCore : IDisposable
+internal sealed unsafe class PagingCore : IDisposable
 {
+    private static readonly PageEntry s_packed = new(PageState.Packed);
+
     private long _limit;
     private long _peak;
     private long _came;
@@ -25,6 +28,7 @@ internal sealed class PagingCore : IDisposable
     {
         Pages = new(options.Ram, options.Uffds, options.MemoryErrors);
         Table = options.Table;
+        Packed = options.Packed;
         _stores = [.. options.Stores];
         TrackUnused = options.TrackUnused;
         Queue = new(Table.PageCount, options.LimitPages + (options.LimitPages / 32));
@@ -47,6 +51,9 @@ internal sealed class PagingCore : IDisposable
     public GuestPages Pages { get; }
 
     public PageTable Table { get; }
+
+    /// <summary>What lies packed beside the RAM files. A page's slot is changed by the owner of the page (Busy) only.</summary>
+    public PackedPages? Packed { get; }
 
     /// <summary>By index. Grows while the VM runs: whoever needs it to stay as it is for a moment keeps the array.</summary>
     public RemoteStore[] Stores => _stores;
@@ -250,6 +257,51 @@ internal sealed class PagingCore : IDisposable
                 // Woken it would fault again at once, for ever. So it waits as it would for a sub-host that is away.
                 Report($"Page {page} is lost, and this host's kernel can't make that a memory error (Linux 6.6 or later can): whoever touches it waits for ever.");
             }
+        }
+
+        return true;
+    }
+
+    /// <summary>
+    /// Puts a packed page into the RAM file, and wakes who waits for it. False when it is packed no longer: look again. From then on it is a page like
+    /// any other, and never packed again here.
+    /// </summary>
+    /// <exception cref="IOException">Its content can't be read.</exception>
+    public bool TryUnpack(long page)
+    {
+        var busy = s_packed.With(PageState.Busy);
+        if (!Table.TryMove(page, s_packed, busy))
+        {
+            return false;
+        }
+
+        byte* content = stackalloc byte[PageIndex.PageSize];
+        if (!Packed!.TryGet(page, content))
+        {
+            throw new IOException($"Page {page} of the VM lay packed on this host, and is not there any more.");
+        }
+
+        int errno = Pages.Copy(page, content, protect: false);
+        bool here = errno is Errno.None or Errno.EEXIST;
+        FailurePoint.Reach("main.unpacked");
+        if (here)
+        {
+            // While nobody can have the page leave: from now on only the file counts, and then perhaps only a sub-host.
+            Packed.Remove(new(page, 1));
+        }
+        else if (!Pages.Ended)
+        {
+            Report("The VM could not be given a page of its memory. Free some memory on this host.");
+            Thread.Sleep(10);
+        }
+
+        Table.Move(page, busy, here ? busy.With(PageState.Resident) : s_packed);
+        Pages.Wake(new(page, 1));
+        if (here)
+        {
+            Interlocked.Increment(ref Counters.Unpacked);
+            PageCame(page);
+            Waits.Over(new(page, 1));
         }
 
         return true;

@@ -6,6 +6,7 @@ internal sealed class PagingCounters
     public long UnusedFaults;
     public long UnusedAhead;
     public long PageInsOfFree;
+    public long Unpacked;
     public long WriteProtectFaults;
     public long TakenBack;
     public long SpuriousFaults;

@@ -11,7 +11,14 @@ internal sealed record PagingFigures
 
     public required long LimitPages { get; init; }
 
+    /// <summary>In the RAM file; those that are packed beside it not counted.</summary>
     public required long ResidentPages { get; init; }
+
+    /// <summary>Packed beside the RAM file.</summary>
+    public required long PackedPages { get; init; }
+
+    /// <summary>Of those that were, how many have been put into the RAM file.</summary>
+    public required long Unpacked { get; init; }
 
     public required long PeakResidentPages { get; init; }
 

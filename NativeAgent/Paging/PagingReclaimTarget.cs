@@ -18,6 +18,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     private readonly PagingCore _core;
     private readonly PageBitmap _held;
     private readonly PageBitmap _wasRemote;
+    private readonly PageBitmap _wasPacked;
     private readonly bool[] _used;
     private readonly bool[] _acknowledged;
     private volatile bool _stop;
@@ -27,6 +28,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
         _core = core;
         _held = new(core.Table.PageCount);
         _wasRemote = new(core.Table.PageCount);
+        _wasPacked = new(core.Table.PageCount);
         _used = new bool[PageEntry.MaxSubs];
         _acknowledged = new bool[PageEntry.MaxSubs];
     }
@@ -68,6 +70,11 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
     public bool Freeze(long structPages)
     {
+        if (_core.Table[structPages].State == PageState.Packed)
+        {
+            _core.TryUnpack(structPages);
+        }
+
         var entry = _core.Table[structPages];
         var busy = entry.With(PageState.Busy);
         if (entry.State is not (PageState.Resident or PageState.ResidentClean) || !_core.Table.TryMove(structPages, entry, busy))
@@ -101,6 +108,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
             {
                 _held[page] = true;
                 _wasRemote[page] = entry.State == PageState.Remote;
+                _wasPacked[page] = entry.State == PageState.Packed;
                 if (_wasRemote[page])
                 {
                     _core.Table.AddAwayWhileBusy(1);
@@ -163,6 +171,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
             {
                 // Before they are anybody else's: a page that comes back may be protected for another reason.
                 _core.Pages.Unprotect(gone);
+                _core.Packed?.Remove(gone);
                 for (long page = gone.First; page < gone.End; page++)
                 {
                     if (_wasRemote[page])
@@ -208,9 +217,10 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     {
         _held.Dispose();
         _wasRemote.Dispose();
+        _wasPacked.Dispose();
     }
 
-    private static bool IsTakeable(PageState state) => state is PageState.Resident or PageState.ResidentClean or PageState.Remote;
+    private static bool IsTakeable(PageState state) => state is PageState.Resident or PageState.ResidentClean or PageState.Remote or PageState.Packed;
 
     private bool IsForgotten(long page)
     {
@@ -222,7 +232,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     private bool IsForgottenAt(int store, long page) =>
         store < 0 || _acknowledged[store] || _core.FateOf(store) == StoreFate.Gone || _core.Copies.TryForget(store, page);
 
-    /// <summary>Held pages whose content is in the RAM file stay, writable.</summary>
+    /// <summary>Held pages whose content is here stay, writable.</summary>
     private void LetGoOfHere(PageRange pages)
     {
         for (long at = pages.First; _held.NextRunIn(new(at, pages.End - at), out var run); at = run.End)
@@ -233,7 +243,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
                 {
                     _held[page] = false;
                     _core.Pages.Unprotect(new(page, 1));
-                    _core.Table.Move(page, _core.Table[page], _core.Table[page].With(PageState.Resident));
+                    _core.Table.Move(page, _core.Table[page], _core.Table[page].With(_wasPacked[page] ? PageState.Packed : PageState.Resident));
                     _core.Pages.Wake(new(page, 1));
                 }
             }

@@ -5,7 +5,8 @@ namespace FCtrans.Agent.Paging;
 
 /// <summary>
 /// Protects pages of a split VM, on its main host, for a <see cref="WriteWatch"/>: pages that are here and that nobody else changes at the
-/// moment. The fault thread lifts the protection of such a page as it does for any page that is here. One thread.
+/// moment. The fault thread lifts the protection of such a page as it does for any page that is here. A packed page is as good as protected: its
+/// writer misses it, and it is unpacked first. One thread.
 /// </summary>
 internal sealed class PagingWriteProtection(PagingCore core) : IWriteProtection
 {
@@ -16,7 +17,8 @@ internal sealed class PagingWriteProtection(PagingCore core) : IWriteProtection
     public long Protect(PageRange pages, WriteWatch watch)
     {
         int count = 0;
-        while (count < Math.Min(pages.Count, Most) && TryOwn(pages.First + count, out _entries[count]))
+        bool packed = core.Table[pages.First].State == PageState.Packed;
+        while (count < Math.Min(pages.Count, Most) && TryOwn(pages.First + count, packed, out _entries[count]))
         {
             count++;
         }
@@ -27,7 +29,7 @@ internal sealed class PagingWriteProtection(PagingCore core) : IWriteProtection
         }
 
         var owned = new PageRange(pages.First, count);
-        bool done = core.Pages.Protect(owned) == 0;
+        bool done = packed || core.Pages.Protect(owned) == 0;
         if (done)
         {
             watch.Protected(owned);
@@ -43,9 +45,10 @@ internal sealed class PagingWriteProtection(PagingCore core) : IWriteProtection
         return done ? count : 0;
     }
 
-    private bool TryOwn(long page, out PageEntry entry)
+    private bool TryOwn(long page, bool packed, out PageEntry entry)
     {
         entry = core.Table[page];
-        return entry.State is PageState.Resident or PageState.ResidentClean && core.Table.TryMove(page, entry, entry.With(PageState.Busy));
+        bool wanted = packed ? entry.State == PageState.Packed : entry.State is PageState.Resident or PageState.ResidentClean;
+        return wanted && core.Table.TryMove(page, entry, entry.With(PageState.Busy));
     }
 }

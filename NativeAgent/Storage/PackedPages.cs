@@ -7,16 +7,16 @@ using Microsoft.Win32.SafeHandles;
 namespace FCtrans.Agent.Storage;
 
 /// <summary>
-/// Pages of a <see cref="PageStore"/> as <see cref="RowCodec"/> has them, and as they came: a fifteenth of the memory, and for the kernel a
-/// fifteenth of the work, which is what limits the migration of a large idle guest. Each has a slot of its own in a sparse file, at a place
-/// that its number gives, so that this file alone is the whole state too: a slot that begins with 0 is empty.
+/// Pages as <see cref="RowCodec"/> has them, and as they came, beside the file that has the others whole: a sub-host's store, or the VM's RAM. A
+/// fifteenth of the memory, and for the kernel a fifteenth of the work, which is what limits the migration of a large idle guest. Each has a slot
+/// of its own in a sparse file, at a place that its number gives, so that this file alone is the whole state: a slot that begins with 0 is empty.
 /// <para>
-/// Safe from several threads, one per page, as the store is. Fifteen pages share a page of the file: whoever changes slots holds the lock.
+/// Safe from several threads, one per page. Fifteen pages share a page of the file: whoever changes slots holds the lock.
 /// </para>
 /// </summary>
-internal sealed unsafe class PackedPages : IDisposable
+internal sealed unsafe class PackedPages : IPageContent, IDisposable
 {
-    /// <summary>In the store's directory.</summary>
+    /// <summary>In its directory.</summary>
     public const string FileName = "packed";
 
     /// <summary>The longest encoding that has room: with two exceptions. Few of the pages that the codec makes small have more.</summary>
@@ -38,11 +38,14 @@ internal sealed unsafe class PackedPages : IDisposable
         _held = new(pages);
     }
 
-    /// <summary>Opens the file in a store's directory, or makes it. The store's own lock keeps others out.</summary>
-    /// <exception cref="IOException">It can't be made, or is no such file.</exception>
-    public static PackedPages Open(string directory, long pages)
+    /// <summary>Opens the file in a directory on a tmpfs, which exists, or makes it. Takes it for this process alone.</summary>
+    /// <param name="pages">Of the VM.</param>
+    /// <param name="mustExist">Others rely on what it has: an empty one in its place would have the VM take its pages for zeros.</param>
+    /// <exception cref="IOException">It is in use, can't be made, or is not there although it must be.</exception>
+    public static PackedPages Open(string directory, long pages, bool mustExist = false)
     {
-        var file = File.OpenHandle(Path.Combine(directory, FileName), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        var file = File.OpenHandle(
+            Path.Combine(directory, FileName), mustExist ? FileMode.Open : FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
         try
         {
             if (OperatingSystem.IsLinux())
@@ -99,25 +102,33 @@ internal sealed unsafe class PackedPages : IDisposable
         }
     }
 
-    /// <summary>Unpacks a page that is here.</summary>
-    /// <exception cref="IOException">It can't be read.</exception>
-    public void Get(long page, byte* destination)
+    public bool TryGet(long page, byte* destination)
     {
+        if (!Has(page))
+        {
+            return false;
+        }
+
         byte* slot = stackalloc byte[SlotBytes];
         nint read = SparseFile.Read(_file, slot, SlotBytes, OffsetOf(page));
-        if (read != SlotBytes || slot[0] == 0)
+        if (read == SlotBytes && slot[0] == 0)
         {
-            throw new IOException($"page {page} can't be read ({(read < 0 ? Errno.Name((int)-read) : "it is not there any more")})");
+            // It has left meanwhile.
+            return false;
         }
 
         slot[0]--;
-        if (!RowCodec.TryMeasure(new(slot, SlotBytes), out int length))
+        if (read != SlotBytes || !RowCodec.TryMeasure(new(slot, SlotBytes), out int length))
         {
-            throw new IOException($"page {page} can't be unpacked");
+            throw new IOException($"The packed page {page} can't be read ({(read < 0 ? Errno.Name((int)-read) : "it is damaged")}).");
         }
 
         RowCodec.Decode(new(slot, length), new(destination, PageIndex.PageSize));
+        return true;
     }
+
+    /// <summary>The next run of pages here, from <paramref name="from"/> on; false when there are no more. While nobody changes it.</summary>
+    public bool NextRun(long from, out PageRange run) => _held.NextRun(from, long.MaxValue, out run);
 
     /// <summary>Forgets those of the range that are here, and gives memory back that none is left in.</summary>
     /// <exception cref="KernelException">The file can't be changed; they are forgotten all the same, by this process.</exception>

@@ -159,49 +159,20 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     /// <exception cref="StoreFullException">The limit is reached or the host's memory is full; a part of the pages may be kept.</exception>
     public void PutRows(PageRange range, ReadOnlySpan<byte> rows, Span<byte> unpacked, HoleFiller filler)
     {
-        Span<int> lengths = stackalloc int[(int)range.Count];
-        int total = 0;
-        foreach (ref int length in lengths)
+        var runs = new RowRuns(range, rows);
+        while (runs.Next(out var run, out var part, out bool fit))
         {
-            if (!RowCodec.TryMeasure(rows[total..], out length))
+            if (fit)
             {
-                throw RowCodec.Damaged();
+                PutPacked(run, part);
+                continue;
             }
 
-            total += length;
-        }
-
-        if (total != rows.Length)
-        {
-            throw RowCodec.Damaged();
-        }
-
-        for (int first = 0; first < lengths.Length;)
-        {
-            bool small = lengths[first] <= PackedPages.SlotBytes;
-            int end = first;
-            int bytes = 0;
-            while (end < lengths.Length && lengths[end] <= PackedPages.SlotBytes == small)
+            RowCodec.Decode(part, unpacked[..(int)run.Bytes]);
+            fixed (byte* content = unpacked)
             {
-                bytes += lengths[end++];
+                Put(run, content, filler);
             }
-
-            var run = new PageRange(range.First + first, end - first);
-            if (small)
-            {
-                PutPacked(run, rows[..bytes]);
-            }
-            else
-            {
-                RowCodec.Decode(rows[..bytes], unpacked[..(int)run.Bytes]);
-                fixed (byte* content = unpacked)
-                {
-                    Put(run, content, filler);
-                }
-            }
-
-            rows = rows[bytes..];
-            first = end;
         }
     }
 
@@ -216,8 +187,7 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
         if (_packed.Has(page))
         {
-            _packed.Get(page, destination);
-            return true;
+            return _packed.TryGet(page, destination) ? true : throw new IOException($"The store {Path} can't be read at packed page {page}.");
         }
 
         nint read = SparseFile.Read(_file, destination, PageIndex.PageSize, page << PageIndex.PageShift);

@@ -293,7 +293,13 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
                 Connect(process);
                 if (_reclaim is null)
                 {
-                    _ram ??= GuestRamFactory.Open(process, _monitor);
+                    if (_ram is null)
+                    {
+                        var ram = GuestRamFactory.Open(process, _monitor);
+                        ram.Beside = _pager.Packed;
+                        _ram = ram;
+                    }
+
                     _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
                     _pages.Watch = _watch;
                     _check ??= new ProcessorCheck(Ask);

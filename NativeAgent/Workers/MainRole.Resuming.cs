@@ -2,6 +2,7 @@ using System.Net;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Migration;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 
 namespace FCtrans.Agent.Workers;
@@ -40,10 +41,12 @@ internal sealed partial class MainRole
 
         TellSourceAgain();
         _pinned = PageRunFile.Read(_directory.File(PinnedFile), _vm.Ram.PageCount);
+        // One of an earlier version has none, and makes an empty one.
+        _packed = PackedPages.Open(DestinationVm.MakePackedDirectory(_spec.SplitId), _vm.Ram.PageCount, mustExist: _directory.Has(Markers.Packed));
         _userfaultfds = _vm.AdoptUserfaultfds();
         _table = new PageTable(_vm.Ram.PageCount);
         // It takes no page any more, so what becomes of this table is no matter to it.
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _roster.Subs.Length, this) { TableIsComplete = true };
+        _receiver = new MigrationReceiver(_vm.Ram, _packed, _table, _pinned, _roster.Subs.Length, this) { TableIsComplete = true };
         return true;
     }
 

@@ -6,6 +6,7 @@ using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
@@ -46,6 +47,7 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
     private readonly SubHostRoster _roster;
     private DestinationVm? _vm;
     private UserfaultfdSet? _userfaultfds;
+    private PackedPages? _packed;
     private PageTable? _table;
     private PageBitmap? _pinned;
     private Pager? _pager;
@@ -358,6 +360,7 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
         _userfaultfds?.Dispose();
         _pager?.Dispose();
         _table?.Dispose();
+        _packed?.Dispose();
         _away?.Dispose();
         _pinned?.Dispose();
         _vm?.Dispose();
@@ -394,9 +397,11 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
         ConnectStores();
         CheckBlocks();
         _userfaultfds = _vm.OpenUserfaultfds();
+        _packed = PackedPages.Open(DestinationVm.MakePackedDirectory(_spec.SplitId), _vm.Ram.PageCount);
+        _directory.Mark(Markers.Packed);
         _table = new PageTable(_vm.Ram.PageCount);
         _pinned = new PageBitmap(_vm.Ram.PageCount);
-        _receiver = new MigrationReceiver(_vm.Ram, _table, _pinned, _roster.Subs.Length, this);
+        _receiver = new MigrationReceiver(_vm.Ram, _packed, _table, _pinned, _roster.Subs.Length, this);
         _vm.ExpectDeviceState();
     }
 
@@ -531,6 +536,7 @@ internal sealed partial class MainRole : IWorkerRole, IMigrationEvents
         Ram = _vm!.Ram,
         Uffds = _userfaultfds!,
         Table = _table!,
+        Packed = _packed,
         Pinned = _pinned,
         Stores = _stores,
         LimitPages = _choices.LimitPages,

@@ -48,8 +48,14 @@ internal static class Markers
     /// <summary>Main: QEMU was told to run the VM.</summary>
     public const string Ran = "ran";
 
+    /// <summary>Main: there is a file of packed pages beside the RAM files, without which the VM's memory is not whole.</summary>
+    public const string Packed = "packed";
+
     /// <summary>Main: pages are, or were, to be at two sub-hosts each.</summary>
     public const string TwoCopies = "two-copies";
+
+    /// <summary>Content: the latest <see cref="WorkerDirectory.Format"/> of those that have worked on this.</summary>
+    public const string Format = "format";
 
     public const string WorkerPid = "worker.pid";
 

@@ -15,6 +15,8 @@ internal static class PagingReport
             Error = figures.Error ?? "",
             LimitBytes = (ulong)figures.LimitPages << PageIndex.PageShift,
             ResidentPages = (ulong)figures.ResidentPages,
+            PackedPages = (ulong)figures.PackedPages,
+            UnpackedPages = (ulong)figures.Unpacked,
             PeakResidentPages = (ulong)figures.PeakResidentPages,
             UnusedPages = (ulong)figures.UnusedPages,
             LostPages = (ulong)figures.LostPages,

@@ -16,6 +16,12 @@ internal sealed class WorkerDirectory
     /// <summary>All workers' directories on this host.</summary>
     public const string Root = "/run/fctrans";
 
+    /// <summary>
+    /// Of what workers keep here, in RAM files and in stores. 1: pages may lie packed beside the RAM file or the store; to a worker that does not know
+    /// that they would be unused or lost.
+    /// </summary>
+    public const int Format = 1;
+
     private const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
 
     private WorkerDirectory(string splitId, WorkerRole role)
@@ -24,6 +30,9 @@ internal sealed class WorkerDirectory
         Role = role;
         Path = System.IO.Path.Combine(Root, splitId, RoleName(role));
     }
+
+    /// <summary>A worker of a later version has been at work here: one of ours must not go on with it.</summary>
+    public bool IsOfLaterFormat => ReadNumber(Markers.Format) > Format;
 
     public string SplitId { get; }
 

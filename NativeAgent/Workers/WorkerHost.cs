@@ -31,6 +31,13 @@ internal static class WorkerHost
             return 0;
         }
 
+        if (directory.IsOfLaterFormat)
+        {
+            WorkerLog.Write("A later version of the agent has worked for this split VM, and this one does not know all that it has left: it does nothing.");
+            return 1;
+        }
+
+        directory.Mark(Markers.Format, WorkerDirectory.Format.ToString(CultureInfo.InvariantCulture));
         int restarts = directory.ReadNumber(Markers.Restarts);
         WorkerLog.Write($"{WorkerDirectory.RoleName(spec.Role)} worker of split {spec.SplitId}, VM '{spec.VmName}', restarts {restarts}");
         using var stop = new CancellationTokenSource();

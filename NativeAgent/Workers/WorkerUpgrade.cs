@@ -49,7 +49,7 @@ internal static class WorkerUpgrade
 
     private static bool IsOutdated(WorkerDirectory directory)
         => directory.Role is WorkerRole.Main or WorkerRole.Sub
-            && directory.Has(Markers.Ready) && !directory.Has(Markers.Ended)
+            && directory.Has(Markers.Ready) && !directory.Has(Markers.Ended) && !directory.IsOfLaterFormat
             && (directory.Role != WorkerRole.Main || directory.Has(Markers.Ran))
             && directory.RunningProcess(Markers.WorkerPid) is var pid and > 0
             && ProgramOf(pid) is { } program && program != Environment.ProcessPath;

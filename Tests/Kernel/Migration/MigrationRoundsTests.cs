@@ -68,7 +68,8 @@ public sealed unsafe class MigrationRoundsTests : IDisposable
         using var unused = new EveryOther();
         using var none = new PageBitmap(Pages);
         using var placement = new Placement(Pages, none, null, mainRoomPages: 0, [Pages]);
-        var receiver = new MigrationReceiver(_mainRam, _table, _pinned, 1, new NoEvents());
+        using var packed = PackedPages.Open(Directory.CreateDirectory(Path.Combine(_directory, "beside")).FullName, Pages);
+        var receiver = new MigrationReceiver(_mainRam, packed, _table, _pinned, 1, new NoEvents());
         using var main = Listen(WorkerRole.Main, (connection, _) => receiver.Serve(connection));
         using var sub = Listen(WorkerRole.Sub, (connection, hello) => new StoreServer(_store).Serve(connection, hello));
         using var control = new ControlChannel((limit, cancel) => Connect(main, ConnectionPurpose.Control, 0, limit, cancel));

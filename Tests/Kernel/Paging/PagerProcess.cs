@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Net;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Transport;
 
 namespace FCtrans.Kernel.Tests.Paging;
@@ -159,6 +160,12 @@ internal sealed class PagerProcess : IDisposable
 
         RemoteStore? source = null;
         var table = new PageTable(pages);
+        var packed = PackedPages.Open(a[7], pages);
+        if (!resume)
+        {
+            PagingLab.SetPacked(table, packed);
+        }
+
         if (left > 0)
         {
             source = new(TestSource.Options(stores.Count, int.Parse(a[12], CultureInfo.InvariantCulture), a[13], pages, bool.Parse(a[8]) ? certificate : null));
@@ -175,6 +182,7 @@ internal sealed class PagerProcess : IDisposable
             Ram = ram,
             Uffds = uffds,
             Table = table,
+            Packed = packed,
             Stores = stores,
             LimitPages = long.Parse(a[6], CultureInfo.InvariantCulture),
             TrackUnused = bool.Parse(a[9]),

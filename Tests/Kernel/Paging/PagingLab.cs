@@ -1,7 +1,9 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using Xunit;
@@ -28,6 +30,7 @@ internal sealed class PagingLab : IDisposable
     private GuestRam? _ram;
     private UserfaultfdSet? _uffds;
     private PageTable? _table;
+    private PackedPages? _packed;
     private AwayPages? _away;
     private PagerProcess? _process;
 
@@ -38,7 +41,7 @@ internal sealed class PagingLab : IDisposable
         {
             Source = new(this, left);
             Source.Start();
-            Guest.Ask($"adopt 0 {left}", "adopted");
+            Guest.Ask($"adopt 0 {left} 1", "adopted");
         }
     }
 
@@ -122,6 +125,34 @@ internal sealed class PagingLab : IDisposable
 
     public IReadOnlyList<RemoteStore> Remote => _remote;
 
+    /// <summary>Of the pager in this process.</summary>
+    public PackedPages Packed => _packed!;
+
+    /// <summary>Gives the guest its first pages, packed, before there is a pager.</summary>
+    public unsafe void Pack(int pages)
+    {
+        using var packed = PackedPages.Open(Directory, Pages);
+        byte[] content = new byte[PageIndex.PageSize];
+        byte[] rows = new byte[RowCodec.MaxEncodedBytes];
+        for (int page = 0; page < pages; page++)
+        {
+            TestGuest.Fill(page, generation: 5, MemoryMarshal.Cast<byte, ulong>(content.AsSpan()));
+            Assert.True(RowCodec.TryEncode(content, rows, out int length));
+            Assert.Equal(Errno.None, packed.Put(new(page, 1), rows.AsSpan(0, length)));
+        }
+
+        Guest.Ask($"adopt 0 {pages} 5", "adopted");
+    }
+
+    /// <summary>What a migration has brought packed.</summary>
+    public static void SetPacked(PageTable table, PackedPages packed)
+    {
+        for (long from = 0; packed.NextRun(from, out var run); from = run.End)
+        {
+            table.SetPacked(run);
+        }
+    }
+
     /// <summary>
     /// Starts a pager in this process. All pages are unused, or what <paramref name="prepare"/> makes of them; those of a machine are what it
     /// has made of them.
@@ -142,6 +173,7 @@ internal sealed class PagingLab : IDisposable
             Ram = _ram!,
             Uffds = _uffds!,
             Table = _table!,
+            Packed = _packed,
             Stores = _remote,
             LimitPages = Limit,
             TrackUnused = TrackUnused,
@@ -153,6 +185,11 @@ internal sealed class PagingLab : IDisposable
             Lost = lost,
             MemoryErrors = MemoryErrors,
         };
+        if (!resume)
+        {
+            SetPacked(_table!, _packed!);
+        }
+
         prepare?.Invoke(_table!);
         Pager = resume ? Pager.Resume(options) : new(options);
         _away = (resume ? AwayPages.TryOpen(StateDirectory, Pages) : null) ?? AwayPages.Create(StateDirectory, _table!);
@@ -181,6 +218,7 @@ internal sealed class PagingLab : IDisposable
         _uffds!.Dispose();
         _ram!.Dispose();
         _table!.Dispose();
+        _packed!.Dispose();
         _away!.Dispose();
         Pager = null!;
     }
@@ -254,6 +292,7 @@ internal sealed class PagingLab : IDisposable
     private void Open(bool resume)
     {
         _table = new(Pages);
+        _packed = PackedPages.Open(Directory, Pages);
         (_ram, _uffds) = Attach(Process, Pages, resume);
         foreach (var store in Stores)
         {

@@ -68,15 +68,27 @@ internal sealed class TestGuest : IWorkingGuest
         return Expect(answer);
     }
 
-    /// <summary>The content of a page in generation 1, as guest.c has it.</summary>
-    public static void FillAdopted(long page, Span<ulong> words)
+    /// <summary>The content of a page in a generation, as guest.c has it; not of those of zeros, nor of tables with an exception.</summary>
+    public static void Fill(long page, uint generation, Span<ulong> words)
     {
         for (int i = 0; i < words.Length; i++)
         {
-            ulong x = unchecked(((ulong)page * 0x9E3779B97F4A7C15) ^ 0xC2B2AE3D27D4EB4F ^ ((ulong)i * 0x165667B19E3779F9));
-            x ^= x >> 29;
-            x = unchecked(x * 0xBF58476D1CE4E5B9);
-            words[i] = x ^ (x >> 32);
+            unchecked
+            {
+                ulong seed = (ulong)page * 0x9E3779B97F4A7C15;
+                ulong age = generation * 0xC2B2AE3D27D4EB4F;
+                ulong place = 0x165667B19E3779F9;
+                if (generation % 16 == 5)
+                {
+                    words[i] = seed + age + ((ulong)(i % 8) * place) + ((ulong)(i / 8) * (ulong)(64 + (i % 8)));
+                    continue;
+                }
+
+                ulong x = seed ^ age ^ ((ulong)i * place);
+                x ^= x >> 29;
+                x *= 0xBF58476D1CE4E5B9;
+                words[i] = x ^ (x >> 32);
+            }
         }
     }
 

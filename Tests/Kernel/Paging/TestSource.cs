@@ -32,7 +32,7 @@ internal sealed class TestSource : IDisposable
             ulong[] words = new ulong[PageIndex.PageSize / sizeof(ulong)];
             for (long page = 0; page < left; page++)
             {
-                TestGuest.FillAdopted(page, words);
+                TestGuest.Fill(page, generation: 1, words);
                 file.Write(MemoryMarshal.AsBytes<ulong>(words));
             }
 

@@ -7,11 +7,12 @@
  *   ops             answers "ops OPS ERRORS BUSERRORS"
  *   touch A B       reads pages A to B that were never written; each must be zeros; answers "touched PAGES ERRORS BUSERRORS"
  *   fill A B        writes pages A to B; answers "filled PAGES ERRORS BUSERRORS"
- *   adopt A B       pages A to B have the content of generation 1 already, wherever it is; answers "adopted PAGES"
+ *   adopt A B G     pages A to B have the content of generation G already, wherever it is; answers "adopted PAGES"
  *   write P         writes page P; answers "wrote P" when it is done
  *   read P          verifies page P in full; answers "read P ERRORS BUSERRORS"
  *   poke O V        writes the 32 bits V at byte O; answers "poked O" when it is done
- * The content of a page is a function of (page, generation); generation 0, and each 16th, is all zeros.
+ * The content of a page is a function of (page, generation); generation 0, and each 16th, is all zeros, 5 and each 16th from there on a table whose
+ * rows of 64 bytes go on by constant steps, and 6 and each 16th from there on such a table with one row that is otherwise.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -51,6 +52,9 @@ static uint64_t word(long page, uint32_t gen, int i)
 {
     if (gen % 16 == 0)
         return 0;
+    if (gen % 16 == 5 || (gen % 16 == 6 && i / 8 != 9))
+        return (uint64_t)page * 0x9E3779B97F4A7C15ull + (uint64_t)gen * 0xC2B2AE3D27D4EB4Full + (uint64_t)(i % 8) * 0x165667B19E3779F9ull
+            + (uint64_t)(i / 8) * (64 + i % 8);
     uint64_t x = (uint64_t)page * 0x9E3779B97F4A7C15ull ^ (uint64_t)gen * 0xC2B2AE3D27D4EB4Full ^ (uint64_t)i * 0x165667B19E3779F9ull;
     x ^= x >> 29;
     x *= 0xBF58476D1CE4E5B9ull;
@@ -176,7 +180,7 @@ int main(int count, char **values)
     printf("\n");
     char line[200];
     while (fgets(line, sizeof line, stdin)) {
-        long a, b;
+        long a, b, c;
         if (!strcmp(line, "run\n")) {
             atomic_store(&running, 1);
             printf("running\n");
@@ -199,9 +203,9 @@ int main(int count, char **values)
             for (long p = a; p < b; p++)
                 guarded(write_next, p);
             printf("filled %ld %ld %ld\n", b - a, atomic_load(&errors), atomic_load(&buserrors));
-        } else if (sscanf(line, "adopt %ld %ld", &a, &b) == 2 && a >= 0 && b <= pages) {
+        } else if (sscanf(line, "adopt %ld %ld %ld", &a, &b, &c) == 3 && a >= 0 && b <= pages) {
             for (long p = a; p < b; p++)
-                generation[p] = 1;
+                generation[p] = c;
             printf("adopted %ld\n", b - a);
         } else if (sscanf(line, "write %ld", &a) == 1 && a >= 0 && a < pages) {
             guarded(write_next, a);

@@ -201,14 +201,14 @@ internal sealed unsafe class SyntheticGuest : IDisposable
 
     public void Write(ulong physical, ReadOnlySpan<byte> bytes)
     {
-        if (!Memory.TryLocate(new(physical), out var file, out long offset, out ulong contiguous) || contiguous < (ulong)bytes.Length)
+        if (!Memory.TryLocate(new(physical), out var block, out long offset, out ulong contiguous) || contiguous < (ulong)bytes.Length)
         {
             throw new ArgumentOutOfRangeException(nameof(physical));
         }
 
         fixed (byte* source = bytes)
         {
-            if (SparseFile.Write(file, source, (nuint)bytes.Length, offset) != bytes.Length)
+            if (SparseFile.Write(block.File, source, (nuint)bytes.Length, offset) != bytes.Length)
             {
                 throw new IOException("write");
             }
@@ -219,7 +219,7 @@ internal sealed unsafe class SyntheticGuest : IDisposable
 
     public void PunchHole(ulong physical, long bytes)
     {
-        if (!Memory.TryLocate(new(physical), out var file, out long offset, out _) || SparseFile.PunchHole(file, offset, bytes) != 0)
+        if (!Memory.TryLocate(new(physical), out var block, out long offset, out _) || SparseFile.PunchHole(block.File, offset, bytes) != 0)
         {
             throw new IOException("punch");
         }

@@ -195,7 +195,8 @@ public sealed unsafe class BulkSenderTests : IDisposable
         // As one that is full would: the write fails.
         using var table = new PageTable(Pages);
         using var pinned = new PageBitmap(Pages);
-        var receiver = new MigrationReceiver(_ram, table, pinned, 0, new NoEvents());
+        using var packed = PackedPages.Open(Directory.CreateDirectory(Path.Combine(_directory, "beside")).FullName, Pages);
+        var receiver = new MigrationReceiver(_ram, packed, table, pinned, 0, new NoEvents());
         int refused = 0;
         using var listener = Listen((connection, _) =>
         {

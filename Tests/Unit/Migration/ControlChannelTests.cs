@@ -4,6 +4,7 @@ using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
 using FCtrans.Agent.Paging;
+using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
@@ -18,6 +19,7 @@ public sealed class ControlChannelTests : IDisposable
 
     private readonly string _directory = Directory.CreateDirectory($"/dev/shm/fctrans-control-{Guid.NewGuid():N}").FullName;
     private readonly GuestRam _ram;
+    private readonly PackedPages _packed;
     private readonly PageTable _table = new(Pages);
     private readonly PageBitmap _pinned = new(Pages);
     private readonly Events _events = new();
@@ -32,12 +34,14 @@ public sealed class ControlChannelTests : IDisposable
         }
 
         _ram = new GuestRam([new RamBlock("ram0", 0, Pages, default, SparseFile.Open(path, write: true), path)], []);
-        _receiver = new MigrationReceiver(_ram, _table, _pinned, 1, _events);
+        _packed = PackedPages.Open(_directory, Pages);
+        _receiver = new MigrationReceiver(_ram, _packed, _table, _pinned, 1, _events);
     }
 
     public void Dispose()
     {
         _ram.Dispose();
+        _packed.Dispose();
         _table.Dispose();
         _pinned.Dispose();
         Directory.Delete(_directory, recursive: true);

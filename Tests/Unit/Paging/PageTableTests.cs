@@ -41,6 +41,10 @@ public sealed class PageTableTests
         Assert.True(table.IsLegal(new(PageState.Unused), new(PageState.Busy)));
         Assert.True(table.IsLegal(new(PageState.Busy, 3), new(PageState.Unused)));
         Assert.False(table.IsLegal(new(PageState.Busy, 3), new(PageState.Unused, 3)), "an unused page has no copy anywhere");
+        Assert.True(table.IsLegal(new(PageState.Packed), new(PageState.Busy)));
+        Assert.True(table.IsLegal(new(PageState.Busy), new(PageState.Packed)));
+        Assert.False(table.IsLegal(new(PageState.Busy, 3), new(PageState.Packed)), "a packed page has no copy anywhere");
+        Assert.False(table.IsLegal(new(PageState.Packed), new(PageState.Resident)), "somebody has to own it meanwhile");
         Assert.True(table.IsLegal(new(PageState.Resident, 3), new(PageState.Resident)));
         Assert.False(table.IsLegal(new(PageState.Resident, 3), new(PageState.Evicting, 4)), "two sub-hosts would list the page");
         Assert.False(table.IsLegal(new(PageState.Remote, 3), new(PageState.Fetching, 4)), "the other sub-host does not have it");

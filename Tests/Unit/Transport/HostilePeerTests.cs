@@ -145,14 +145,15 @@ public sealed unsafe class HostilePeerTests : IDisposable
         var events = new Events();
         try
         {
-            new MigrationReceiver(ram, table, pinned, Subs, events).Serve(connection);
+            using var packed = PackedPages.Open(_directory, Pages);
+            new MigrationReceiver(ram, packed, table, pinned, Subs, events).Serve(connection);
         }
         finally
         {
             Assert.Equal(Pages * PageIndex.PageSize, new FileInfo(path).Length);
             for (long page = 0; page < Pages; page++)
             {
-                Assert.True(table[page].State is PageState.Unused or PageState.Resident
+                Assert.True(table[page].State is PageState.Unused or PageState.Resident or PageState.Packed
                     || (table[page].State == PageState.Remote && table[page].Sub <= Subs), $"{table[page]}");
             }
 

@@ -62,4 +62,29 @@ public sealed class WorkerDirectoryTests
     }
 
     private static string NewId() => Guid.NewGuid().ToString("N");
+
+    /// <summary>It would take what it does not know of for unused memory.</summary>
+    [Fact]
+    public void What_a_later_version_has_made_is_left_alone()
+    {
+        var directory = WorkerDirectory.Of(NewId(), WorkerRole.Main);
+        directory.Create();
+        try
+        {
+            Assert.False(directory.IsOfLaterFormat);
+            directory.Mark(Markers.Format, $"{WorkerDirectory.Format}");
+            Assert.False(directory.IsOfLaterFormat);
+            directory.Mark(Markers.Format, $"{WorkerDirectory.Format + 1}");
+            Assert.True(directory.IsOfLaterFormat);
+            directory.WriteSpec(new() { Role = WorkerRole.Main, SplitId = directory.SplitId });
+            directory.Mark(Markers.Ready, "1");
+            Assert.Equal(1, WorkerHost.Run(directory));
+            Assert.Equal($"{WorkerDirectory.Format + 1}", directory.Read(Markers.Format));
+            Assert.False(directory.Has(Markers.Ended) || directory.Has(Markers.Refused));
+        }
+        finally
+        {
+            directory.Remove();
+        }
+    }
 }
