@@ -68,9 +68,9 @@ public sealed class LabTests : IDisposable
         long freeAtFirst = guest.Invoke("meminfo")["MemFree"];
         Assert.Equal(64 * 256, guest.Invoke("fill 64")["pages"]);
         Assert.Equal(0, guest.Invoke("fresh 16")["errors"]);
-        Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 80 * 1024, 90 * 1024);
-        guest.Invoke("free 40 scatter");
         // The guest's kernel has a stock of free pages per processor that MemFree leaves out, and that grows and shrinks.
+        Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 78 * 1024, 90 * 1024);
+        guest.Invoke("free 40 scatter");
         Assert.InRange(freeAtFirst - guest.Invoke("meminfo")["MemFree"], 38 * 1024, 52 * 1024);
 
         OracleAnswer touched = guest.Invoke("touch 1000");
