@@ -82,7 +82,6 @@ internal sealed unsafe class GuestRam : IDisposable
     /// </summary>
     /// <param name="block">One of these.</param>
     /// <param name="offset">In the block's file.</param>
-    /// <exception cref="IOException">A page beside the file can't be read.</exception>
     public nint Read(RamBlock block, byte* buffer, long bytes, long offset)
     {
         if (Beside is not { } beside)
@@ -95,8 +94,27 @@ internal sealed unsafe class GuestRam : IDisposable
         {
             long page = block.FirstPage + (at >> PageIndex.PageShift);
             long next = Math.Min(end, (at & -PageIndex.PageSize) + PageIndex.PageSize);
-            if (page < block.EndPage && beside.TryGet(page, whole))
+            if (page < block.EndPage && beside.Has(page))
             {
+                // One that has just left is in the file by now.
+                int errno = beside.TryGet(page, whole, out bool here);
+                if (errno != Errno.None)
+                {
+                    return -errno;
+                }
+
+                if (!here)
+                {
+                    nint late = SparseFile.Read(block.File, buffer + (at - offset), (nuint)(next - at), at);
+                    if (late != (nint)(next - at))
+                    {
+                        return late < 0 ? late : (nint)(at - offset) + late;
+                    }
+
+                    at = next;
+                    continue;
+                }
+
                 new ReadOnlySpan<byte>(whole + (at & (PageIndex.PageSize - 1)), (int)(next - at)).CopyTo(new(buffer + (at - offset), (int)(next - at)));
                 at = next;
                 continue;

@@ -8,7 +8,6 @@ internal unsafe interface IPageContent
 {
     bool Has(long page);
 
-    /// <summary>Copies a page; false when it is not here, or just has left.</summary>
-    /// <exception cref="IOException">It is here and can't be read.</exception>
-    bool TryGet(long page, byte* destination);
+    /// <summary>Copies a page if it is <paramref name="here"/>: it may just have left. Returns an errno when it is here and can't be read, else 0.</summary>
+    int TryGet(long page, byte* destination, out bool here);
 }

@@ -29,6 +29,7 @@ internal sealed unsafe class PagingCore : IDisposable
         Pages = new(options.Ram, options.Uffds, options.MemoryErrors);
         Table = options.Table;
         Packed = options.Packed;
+        Table.Packed = options.Packed;
         _stores = [.. options.Stores];
         TrackUnused = options.TrackUnused;
         Queue = new(Table.PageCount, options.LimitPages + (options.LimitPages / 32));
@@ -266,7 +267,6 @@ internal sealed unsafe class PagingCore : IDisposable
     /// Puts a packed page into the RAM file, and wakes who waits for it. False when it is packed no longer: look again. From then on it is a page like
     /// any other, and never packed again here.
     /// </summary>
-    /// <exception cref="IOException">Its content can't be read.</exception>
     public bool TryUnpack(long page)
     {
         var busy = s_packed.With(PageState.Busy);
@@ -276,18 +276,26 @@ internal sealed unsafe class PagingCore : IDisposable
         }
 
         byte* content = stackalloc byte[PageIndex.PageSize];
-        if (!Packed!.TryGet(page, content))
+        int read = Packed!.TryGet(page, content, out bool found);
+        if (!found)
         {
-            throw new IOException($"Page {page} of the VM lay packed on this host, and is not there any more.");
+            // Whoever waits for it waits for the next worker, which reads it anew: no thread of this one may go on and leave the page Busy.
+            Environment.FailFast($"This worker has to begin again: page {page} of the VM lies packed on this host, and can't be read ({Errno.Name(read)}).");
         }
 
         int errno = Pages.Copy(page, content, protect: false);
         bool here = errno is Errno.None or Errno.EEXIST;
         FailurePoint.Reach("main.unpacked");
+        if (errno == Errno.EEXIST)
+        {
+            // Nobody but us fills it.
+            Interlocked.Increment(ref Counters.Errors);
+        }
+
         if (here)
         {
             // While nobody can have the page leave: from now on only the file counts, and then perhaps only a sub-host.
-            Packed.Remove(new(page, 1));
+            RemovePacked(new(page, 1));
         }
         else if (!Pages.Ended)
         {
@@ -305,6 +313,19 @@ internal sealed unsafe class PagingCore : IDisposable
         }
 
         return true;
+    }
+
+    /// <summary>Empties slots whose pages are Busy, and the caller's.</summary>
+    public void RemovePacked(PageRange pages)
+    {
+        try
+        {
+            Packed?.Remove(pages);
+        }
+        catch (KernelException e)
+        {
+            Environment.FailFast($"This worker has to begin again: {e.Message}");
+        }
     }
 
     /// <summary>

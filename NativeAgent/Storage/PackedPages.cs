@@ -28,6 +28,7 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
     private readonly SafeFileHandle _file;
     private readonly PageBitmap _held;
     private readonly Lock _changing = new();
+    private long _filePages;
 
     /// <summary>A page of the file; under the lock.</summary>
     private readonly byte[] _slots = GC.AllocateArray<byte>(PageIndex.PageSize, pinned: true);
@@ -41,7 +42,8 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
     /// <summary>Opens the file in a directory on a tmpfs, which exists, or makes it. Takes it for this process alone.</summary>
     /// <param name="pages">Of the VM.</param>
     /// <param name="mustExist">Others rely on what it has: an empty one in its place would have the VM take its pages for zeros.</param>
-    /// <exception cref="IOException">It is in use, can't be made, or is not there although it must be.</exception>
+    /// <exception cref="FileNotFoundException">It must exist, and does not.</exception>
+    /// <exception cref="IOException">It is in use, or can't be made.</exception>
     public static PackedPages Open(string directory, long pages, bool mustExist = false)
     {
         var file = File.OpenHandle(
@@ -86,6 +88,7 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
                 left = new(part.End, left.Count - part.Count);
             }
 
+            CountMemory();
             if (errno == Errno.None)
             {
                 _held.Fill(range, true);
@@ -102,30 +105,40 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
         }
     }
 
-    public bool TryGet(long page, byte* destination)
+    public int TryGet(long page, byte* destination, out bool here)
     {
+        here = false;
         if (!Has(page))
         {
-            return false;
+            return Errno.None;
         }
 
         byte* slot = stackalloc byte[SlotBytes];
         nint read = SparseFile.Read(_file, slot, SlotBytes, OffsetOf(page));
-        if (read == SlotBytes && slot[0] == 0)
+        if (read != SlotBytes)
+        {
+            return read < 0 ? (int)-read : Errno.EIO;
+        }
+
+        if (slot[0] == 0)
         {
             // It has left meanwhile.
-            return false;
+            return Errno.None;
         }
 
         slot[0]--;
-        if (read != SlotBytes || !RowCodec.TryMeasure(new(slot, SlotBytes), out int length))
+        if (!RowCodec.TryMeasure(new(slot, SlotBytes), out int length))
         {
-            throw new IOException($"The packed page {page} can't be read ({(read < 0 ? Errno.Name((int)-read) : "it is damaged")}).");
+            return Errno.EIO;
         }
 
         RowCodec.Decode(new(slot, length), new(destination, PageIndex.PageSize));
-        return true;
+        here = true;
+        return Errno.None;
     }
+
+    /// <summary>Pages of the file that take memory.</summary>
+    public long FilePages => Volatile.Read(ref _filePages);
 
     /// <summary>The next run of pages here, from <paramref name="from"/> on; false when there are no more. While nobody changes it.</summary>
     public bool NextRun(long from, out PageRange run) => _held.NextRun(from, long.MaxValue, out run);
@@ -152,6 +165,8 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
 
                 range = new(run.End, range.End - run.End);
             }
+
+            CountMemory();
         }
     }
 
@@ -160,6 +175,8 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
         _file.Dispose();
         _held.Dispose();
     }
+
+    private void CountMemory() => Volatile.Write(ref _filePages, SparseFile.AllocatedBytes(_file) >> PageIndex.PageShift);
 
     private static long OffsetOf(long page) =>
         (page / SlotsPerPage << PageIndex.PageShift) + (page % SlotsPerPage * SlotBytes);
@@ -254,5 +271,7 @@ internal sealed unsafe class PackedPages : IPageContent, IDisposable
                 }
             }
         }
+
+        CountMemory();
     }
 }

@@ -60,9 +60,10 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     /// <param name="directory">On a tmpfs: pages on a disk would be slow, and counted against nobody's memory.</param>
     /// <param name="limitPages">At least 1; the VM's size where there is none. Never more than there is memory for, with what the store has already.</param>
     /// <param name="mustExist">Others rely on what it has already: an empty one in its place would have the VM take lost pages for zeros.</param>
+    /// <param name="mustHavePacked">Likewise of its packed pages, which the store of an earlier agent has not.</param>
     /// <exception cref="StoreGoneException">It must exist, and does not, or not as it was made.</exception>
     /// <exception cref="IOException">It is in use, is another VM's, or can't be made.</exception>
-    public static PageStore Open(string directory, long pages, long limitPages, bool mustExist = false)
+    public static PageStore Open(string directory, long pages, long limitPages, bool mustExist = false, bool mustHavePacked = false)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(pages, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(limitPages, 1);
@@ -102,7 +103,15 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
             }
 
             SparseFile.SetLength(handle, bytes);
-            packed = PackedPages.Open(directory, pages);
+            try
+            {
+                packed = PackedPages.Open(directory, pages, mustHavePacked);
+            }
+            catch (FileNotFoundException)
+            {
+                throw Gone(System.IO.Path.Combine(directory, PackedPages.FileName), "is not whole any more");
+            }
+
             return new PageStore(handle, packed, path, pages, Math.Min(limitPages, pages));
         }
         catch
@@ -136,14 +145,14 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
             {
                 if (!Has(page) || _packed.Has(page))
                 {
-                    _ = SparseFile.PunchHole(_file, page << PageIndex.PageShift, PageIndex.PageSize);
+                    Punch(new(page, 1));
                 }
             }
 
             throw NotWritten((int)-written);
         }
 
-        _packed.Remove(range);
+        RemovePacked(range);
         if (added > 0)
         {
             Mark(range, held: true);
@@ -187,7 +196,17 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
 
         if (_packed.Has(page))
         {
-            return _packed.TryGet(page, destination) ? true : throw new IOException($"The store {Path} can't be read at packed page {page}.");
+            int errno = _packed.TryGet(page, destination, out bool here);
+            if (here)
+            {
+                return true;
+            }
+
+            // One that a connection which was given up asks for may have been replaced just now.
+            if (errno != Errno.None || _packed.Has(page))
+            {
+                throw new IOException($"The store {Path} can't be read at packed page {page} ({Errno.Name(errno)}).");
+            }
         }
 
         nint read = SparseFile.Read(_file, destination, PageIndex.PageSize, page << PageIndex.PageShift);
@@ -196,19 +215,14 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
     }
 
     /// <summary>Forgets pages and gives their memory back. Returns how many there were.</summary>
-    /// <exception cref="KernelException">Their memory can't be given back; they are forgotten all the same.</exception>
     public long Discard(PageRange range)
     {
         long removed = Mark(range, held: false);
         Interlocked.Add(ref _stored, -removed);
         if (removed > 0)
         {
-            _packed.Remove(range);
-            int errno = SparseFile.PunchHole(_file, range.First << PageIndex.PageShift, range.Bytes);
-            if (errno != 0)
-            {
-                throw new KernelException($"give back memory of {Path}", errno);
-            }
+            RemovePacked(range);
+            Punch(range);
         }
 
         return removed;
@@ -228,9 +242,10 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
         $"The store that this sub-host had for the VM {how} ({path}), and with it the memory that it held. "
         + "Remove-VmSubHost -Lost has the VM go on without it: the guest gets a memory error where it touches what only this host had.");
 
-    /// <summary>What this host has memory for, were all that is stored unpacked.</summary>
+    /// <summary>What this host has memory for, with what the store takes already.</summary>
     private long RoomPages =>
-        (new DriveInfo(System.IO.Path.GetDirectoryName(Path)!).AvailableFreeSpace >> PageIndex.PageShift) + StoredPages;
+        ((new DriveInfo(System.IO.Path.GetDirectoryName(Path)!).AvailableFreeSpace + SparseFile.AllocatedBytes(_file)) >> PageIndex.PageShift)
+        + _packed.FilePages;
 
     private void FindHeld()
     {
@@ -276,14 +291,41 @@ internal sealed unsafe class PageStore : IHeldPages, IDisposable
             throw NotWritten(errno);
         }
 
-        errno = whole ? SparseFile.PunchHole(_file, range.First << PageIndex.PageShift, range.Bytes) : Errno.None;
-        if (errno != 0)
+        if (whole)
         {
-            throw new KernelException($"give back memory of {Path}", errno);
+            Punch(range);
         }
 
         Mark(range, held: true);
     }
+
+    private void Punch(PageRange range)
+    {
+        int errno = SparseFile.PunchHole(_file, range.First << PageIndex.PageShift, range.Bytes);
+        if (errno != 0)
+        {
+            End($"give back memory of {Path}", errno);
+        }
+    }
+
+    private void RemovePacked(PageRange range)
+    {
+        try
+        {
+            _packed.Remove(range);
+        }
+        catch (KernelException e)
+        {
+            End(e.Message, e.Errno);
+        }
+    }
+
+    /// <summary>
+    /// What the files have is no longer what the bits say, and the next one to open them would go by the files: so that is now, before anything
+    /// is acknowledged, and the owner sends again what was not.
+    /// </summary>
+    private static void End(string what, int errno) =>
+        Environment.FailFast($"This worker has to begin again, since it could not {what} ({Errno.Name(errno)}).");
 
     private bool AnyWhole(PageRange range)
     {

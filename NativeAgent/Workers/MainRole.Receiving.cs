@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using FCtrans.Agent.Diagnostics;
 using FCtrans.Agent.Hypervisor;
+using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Migration;
 using FCtrans.Agent.Paging;
@@ -28,6 +29,7 @@ internal sealed partial class MainRole
     public void TableComplete()
     {
         FailurePoint.Reach("main.table-complete");
+        EmptyBeside();
         // For a worker that is started again: until it has looked into the guest itself.
         PageRunFile.Write(_directory.File(PinnedFile), _pinned!);
         // Loading the device state may read guest RAM, so its faults must be served before that.
@@ -245,6 +247,30 @@ internal sealed partial class MainRole
         catch (IOException)
         {
             // It has gone, and finds out by that.
+        }
+    }
+
+    /// <summary>
+    /// Where a page lies packed, the RAM file has none: the guest would find it there. Something may be there all the same: a tmpfs with huge pages
+    /// makes 512 where one is written.
+    /// </summary>
+    private void EmptyBeside()
+    {
+        for (long from = 0; _packed!.NextRun(from, out var run); from = run.End)
+        {
+            for (var left = run; left.Count > 0;)
+            {
+                var block = _vm!.Ram.BlockOf(left.First);
+                var part = new PageRange(left.First, Math.Min(left.Count, block.EndPage - left.First));
+                long offset = (part.First - block.FirstPage) << PageIndex.PageShift;
+                if (SparseFile.NextData(block.File, offset) is >= 0 and var data && data < offset + part.Bytes
+                    && SparseFile.PunchHole(block.File, offset, part.Bytes) is not 0 and var errno)
+                {
+                    throw new KernelException("empty what is packed beside the VM's RAM", errno);
+                }
+
+                left = new(part.End, left.Count - part.Count);
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ internal static class Markers
     /// <summary>Main: QEMU was told to run the VM.</summary>
     public const string Ran = "ran";
 
-    /// <summary>Main: there is a file of packed pages beside the RAM files, without which the VM's memory is not whole.</summary>
+    /// <summary>Main and sub: there is a file of packed pages beside the RAM files or the store, without which these are not whole.</summary>
     public const string Packed = "packed";
 
     /// <summary>Main: pages are, or were, to be at two sub-hosts each.</summary>

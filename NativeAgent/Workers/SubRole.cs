@@ -157,7 +157,9 @@ internal sealed class SubRole : IWorkerRole
         }
 
         long limit = (long)(_spec.StoreLimitBytes >> PageIndex.PageShift);
-        return PageStore.Open(path, pages, limit > 0 ? limit : pages, mustExist: hadOne);
+        var store = PageStore.Open(path, pages, limit > 0 ? limit : pages, mustExist: hadOne, mustHavePacked: _directory.Has(Markers.Packed));
+        _directory.Mark(Markers.Packed);
+        return store;
     }
 
     private static string StoreDirectory(string splitId) => $"/dev/shm/fctrans-{splitId}-store";

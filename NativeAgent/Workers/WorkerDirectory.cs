@@ -22,6 +22,11 @@ internal sealed class WorkerDirectory
     /// </summary>
     public const int Format = 1;
 
+    private const string SpecName = "spec.1";
+
+    /// <summary>Of format 0.</summary>
+    private const string FirstSpecName = "spec";
+
     private const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
 
     private WorkerDirectory(string splitId, WorkerRole role)
@@ -164,10 +169,21 @@ internal sealed class WorkerDirectory
     /// <summary>Writes a file of the worker's whole, or leaves the one that was there.</summary>
     public void Write(string name, byte[] content) => WriteWhole(name, content);
 
-    public void WriteSpec(WorkerSpec spec) => WriteWhole("spec", spec.ToByteArray());
+    public void WriteSpec(WorkerSpec spec) => WriteWhole(SpecName, spec.ToByteArray());
 
     /// <returns>null when the worker was prepared but never started.</returns>
-    public WorkerSpec? ReadSpec() => ReadMessage("spec", WorkerSpec.Parser);
+    public WorkerSpec? ReadSpec() => ReadMessage(SpecName, WorkerSpec.Parser) ?? ReadMessage(FirstSpecName, WorkerSpec.Parser);
+
+    /// <summary>From now on this is <see cref="Format"/>'s. Before anything is kept in a way that only it knows.</summary>
+    public void RaiseFormat()
+    {
+        Mark(Markers.Format, Format.ToString(CultureInfo.InvariantCulture));
+        if (Has(FirstSpecName))
+        {
+            // Agents of format 0 look at no number: without a specification they leave the rest alone.
+            Rename(FirstSpecName, SpecName);
+        }
+    }
 
     public void WriteStatus(WorkerStatus status) => WriteWhole("status", status.ToByteArray());
 

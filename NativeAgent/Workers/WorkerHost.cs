@@ -37,7 +37,7 @@ internal static class WorkerHost
             return 1;
         }
 
-        directory.Mark(Markers.Format, WorkerDirectory.Format.ToString(CultureInfo.InvariantCulture));
+        directory.RaiseFormat();
         int restarts = directory.ReadNumber(Markers.Restarts);
         WorkerLog.Write($"{WorkerDirectory.RoleName(spec.Role)} worker of split {spec.SplitId}, VM '{spec.VmName}', restarts {restarts}");
         using var stop = new CancellationTokenSource();

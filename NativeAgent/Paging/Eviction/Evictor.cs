@@ -18,6 +18,7 @@ internal sealed class Evictor : IDisposable
     private readonly Thread _thread;
     private readonly AutoResetEvent _wake = new(false);
     private long _copiesHand;
+    private long _packedHand;
     private bool _spared;
     private volatile bool _sleeping;
     private volatile bool _stop;
@@ -106,6 +107,11 @@ internal sealed class Evictor : IDisposable
     {
         _spared = false;
         bool noRoom = Select((int)Math.Min(EvictionBatch.MaxPages, _core.Table.LocalPages - _core.LowPages));
+        if (_batch.Count == 0 && !noRoom && UnpackSome())
+        {
+            return true;
+        }
+
         bool progress;
         lock (_core.BulkGate)
         {
@@ -223,6 +229,48 @@ internal sealed class Evictor : IDisposable
         {
             return _batch.DiscardOldCopies();
         }
+    }
+
+    /// <summary>
+    /// Nothing that is here as it is can leave, but packed pages take memory too: some of them become pages that can. Those in one page of their file
+    /// lie side by side, so that it is freed. Whether any.
+    /// </summary>
+    private bool UnpackSome()
+    {
+        if (_core.Packed is not { } packed || !AnyStoreTakesPages())
+        {
+            return false;
+        }
+
+        int found = 0;
+        for (int rounds = 0; rounds < 2 && found < EvictionBatch.MaxPages; rounds++)
+        {
+            while (found < EvictionBatch.MaxPages && !_stop && _packedHand < _core.Table.PageCount && packed.NextRun(_packedHand, out var run))
+            {
+                for (long page = run.First; page < run.End && found < EvictionBatch.MaxPages; page++)
+                {
+                    found += _core.TryUnpack(page) ? 1 : 0;
+                    _packedHand = page + 1;
+                }
+            }
+
+            _packedHand = found < EvictionBatch.MaxPages ? 0 : _packedHand;
+        }
+
+        return found > 0;
+    }
+
+    private bool AnyStoreTakesPages()
+    {
+        foreach (var store in _core.Stores)
+        {
+            if (store.TakesPages && _core.FateOf(store.Index) == StoreFate.Serves && store.Bulk.IsConnected && !store.Bulk.IsFull)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     private string? Explain(bool noRoom)

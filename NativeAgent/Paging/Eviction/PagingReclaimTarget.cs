@@ -72,6 +72,12 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
     {
         if (_core.Table[structPages].State == PageState.Packed)
         {
+            if (!_core.HasRoom)
+            {
+                _core.WakeEvictor();
+                return false;
+            }
+
             _core.TryUnpack(structPages);
         }
 
@@ -109,7 +115,7 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
                 _held[page] = true;
                 _wasRemote[page] = entry.State == PageState.Remote;
                 _wasPacked[page] = entry.State == PageState.Packed;
-                if (_wasRemote[page])
+                if (TakesNoRoom(page))
                 {
                     _core.Table.AddAwayWhileBusy(1);
                 }
@@ -171,10 +177,10 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
             {
                 // Before they are anybody else's: a page that comes back may be protected for another reason.
                 _core.Pages.Unprotect(gone);
-                _core.Packed?.Remove(gone);
+                _core.RemovePacked(gone);
                 for (long page = gone.First; page < gone.End; page++)
                 {
-                    if (_wasRemote[page])
+                    if (TakesNoRoom(page))
                     {
                         _core.Table.AddAwayWhileBusy(-1);
                     }
@@ -222,6 +228,9 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
 
     private static bool IsTakeable(PageState state) => state is PageState.Resident or PageState.ResidentClean or PageState.Remote or PageState.Packed;
 
+    /// <summary>Of a held page: whether its content is not in the RAM file.</summary>
+    private bool TakesNoRoom(long page) => _wasRemote[page] || _wasPacked[page];
+
     private bool IsForgotten(long page)
     {
         int place = _core.Table[page].Sub;
@@ -242,6 +251,11 @@ internal sealed class PagingReclaimTarget : IReclaimTarget, IDisposable
                 if (!_wasRemote[page])
                 {
                     _held[page] = false;
+                    if (_wasPacked[page])
+                    {
+                        _core.Table.AddAwayWhileBusy(-1);
+                    }
+
                     _core.Pages.Unprotect(new(page, 1));
                     _core.Table.Move(page, _core.Table[page], _core.Table[page].With(_wasPacked[page] ? PageState.Packed : PageState.Resident));
                     _core.Pages.Wake(new(page, 1));

@@ -84,7 +84,10 @@ internal sealed unsafe class PageTable : IDisposable
         + PackedShare;
 
     /// <summary>How many pages' memory the packed ones take.</summary>
-    public long PackedShare => Count(PageState.Packed) / Storage.PackedPages.SlotsPerPage;
+    public long PackedShare => Packed?.FilePages ?? 0;
+
+    /// <summary>Where packed pages lie; set before paging starts, its owner's. Null: nowhere.</summary>
+    public Storage.PackedPages? Packed { get; set; }
 
     public PageEntry this[long page]
     {

@@ -128,20 +128,19 @@ internal sealed class PagingLab : IDisposable
     /// <summary>Of the pager in this process.</summary>
     public PackedPages Packed => _packed!;
 
-    /// <summary>Gives the guest its first pages, packed, before there is a pager.</summary>
-    public unsafe void Pack(int pages)
+    /// <summary>Gives the guest pages, packed, before there is a pager: its first ones, or one in so many.</summary>
+    public unsafe void Pack(int pages, int oneIn = 1)
     {
         using var packed = PackedPages.Open(Directory, Pages);
         byte[] content = new byte[PageIndex.PageSize];
         byte[] rows = new byte[RowCodec.MaxEncodedBytes];
-        for (int page = 0; page < pages; page++)
+        for (int page = 0; page < pages * oneIn; page += oneIn)
         {
             TestGuest.Fill(page, generation: 5, MemoryMarshal.Cast<byte, ulong>(content.AsSpan()));
             Assert.True(RowCodec.TryEncode(content, rows, out int length));
             Assert.Equal(Errno.None, packed.Put(new(page, 1), rows.AsSpan(0, length)));
+            Guest.Ask($"adopt {page} {page + 1} 5", "adopted");
         }
-
-        Guest.Ask($"adopt 0 {pages} 5", "adopted");
     }
 
     /// <summary>What a migration has brought packed.</summary>
