@@ -272,17 +272,4 @@ public sealed unsafe class BulkSenderTests : IDisposable
         listener.Start();
         return listener;
     }
-
-    private sealed class NoEvents : IMigrationEvents
-    {
-        public void LeftAtSource(IPAddress address, int port) => throw new NotSupportedException();
-
-        public void TableComplete() => throw new NotSupportedException();
-
-        public void DeviceState(ReadOnlySpan<byte> piece, bool last) => throw new NotSupportedException();
-
-        public void Commit() => throw new NotSupportedException();
-
-        public void Abort(string reason) => throw new NotSupportedException();
-    }
 }

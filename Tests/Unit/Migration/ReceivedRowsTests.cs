@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Net;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
@@ -8,6 +7,7 @@ using FCtrans.Agent.Storage;
 using FCtrans.Agent.Tracking;
 using FCtrans.Agent.Transport;
 using FCtrans.Contracts;
+using FCtrans.Unit.Tests.Transport;
 using Xunit;
 
 namespace FCtrans.Unit.Tests.Migration;
@@ -54,7 +54,7 @@ public sealed unsafe class ReceivedRowsTests : IDisposable
                 int first = random.Next(Pages);
                 int count = Math.Min(Pages - first, 1 + random.Next(20));
                 var range = new PageRange(first, count);
-                byte[][] content = [.. Enumerable.Range(first, count).Select(page => Table(page, turn, exceptions: random.Next(5)))];
+                byte[][] content = [.. Enumerable.Range(first, count).Select(page => RowTables.Page(page, turn, exceptions: random.Next(5)))];
                 switch (random.Next(5))
                 {
                     case 0:
@@ -71,7 +71,7 @@ public sealed unsafe class ReceivedRowsTests : IDisposable
                         content = new byte[count][];
                         break;
                     default:
-                        connection.Send(FrameHeader.Of(FrameType.RowPages, range), Rows(content));
+                        connection.Send(FrameHeader.Of(FrameType.RowPages, range), RowTables.Encode(content));
                         break;
                 }
 
@@ -112,10 +112,10 @@ public sealed unsafe class ReceivedRowsTests : IDisposable
         byte[] all = new byte[Pages * PageIndex.PageSize];
         for (int p = 0; p < Pages; p++)
         {
-            byte[] content = Table(p, version: 1);
+            byte[] content = RowTables.Page(p, version: 1);
             if (p % 7 < 3)
             {
-                Assert.Equal(Errno.None, _packed.Put(new(p, 1), Rows([content])));
+                Assert.Equal(Errno.None, _packed.Put(new(p, 1), RowTables.Encode([content])));
                 content.CopyTo(all, p * PageIndex.PageSize);
             }
             else if (p % 7 < 5)
@@ -152,7 +152,7 @@ public sealed unsafe class ReceivedRowsTests : IDisposable
     /// <summary>As a source that sends this and waits until all of it is applied.</summary>
     private void Serve(Action<FrameConnection> send)
     {
-        var receiver = new MigrationReceiver(_ram, _packed, _table, _pinned, 1, new None());
+        var receiver = new MigrationReceiver(_ram, _packed, _table, _pinned, 1, new NoEvents());
         using var listener = new PeerListener(
             new PeerListenerOptions
             {
@@ -172,57 +172,5 @@ public sealed unsafe class ReceivedRowsTests : IDisposable
         connection.Flush();
         Assert.True(connection.Read(out var answer, []));
         Assert.Equal(FrameType.BarrierDone, answer.Type);
-    }
-
-    private static byte[] Rows(byte[][] pages)
-    {
-        byte[] rows = new byte[pages.Length * RowCodec.MaxEncodedBytes];
-        int length = 0;
-        foreach (byte[] page in pages)
-        {
-            Assert.True(RowCodec.TryEncode(page, rows.AsSpan(length), out int bytes));
-            length += bytes;
-        }
-
-        return rows[..length];
-    }
-
-    private static byte[] Table(int page, int version, int exceptions = 0)
-    {
-        byte[] table = new byte[PageIndex.PageSize];
-        for (int at = 0; at < table.Length; at += 8)
-        {
-            BinaryPrimitives.WriteUInt64LittleEndian(table.AsSpan(at), at % 64 == 8 ? (ulong)(version + 1) : ((ulong)page << 32) + (ulong)at);
-        }
-
-        for (int i = 0; i < exceptions; i++)
-        {
-            table[((i * 7) + 10) * 64] ^= 0xff;
-        }
-
-        return table;
-    }
-
-    private sealed class None : IMigrationEvents
-    {
-        public void LeftAtSource(IPAddress address, int port)
-        {
-        }
-
-        public void TableComplete()
-        {
-        }
-
-        public void DeviceState(ReadOnlySpan<byte> piece, bool last)
-        {
-        }
-
-        public void Commit()
-        {
-        }
-
-        public void Abort(string reason)
-        {
-        }
     }
 }

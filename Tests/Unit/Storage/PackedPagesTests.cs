@@ -1,8 +1,8 @@
-using System.Buffers.Binary;
 using FCtrans.Agent.Interop;
 using FCtrans.Agent.Memory;
 using FCtrans.Agent.Storage;
 using FCtrans.Agent.Transport;
+using FCtrans.Unit.Tests.Transport;
 using Xunit;
 
 namespace FCtrans.Unit.Tests.Storage;
@@ -25,14 +25,14 @@ public sealed unsafe class PackedPagesTests : IDisposable
             PutRows(store, 0, Pages, version: 1);
             Assert.Equal(Pages, store.StoredPages);
             Assert.Equal(Slots(Pages), Allocated());
-            AssertIs(store, 700, Table(700, 1));
+            AssertIs(store, 700, RowTables.Page(700, 1));
         }
 
         using var again = Open();
         Assert.Equal(Pages, again.StoredPages);
         for (int page = 0; page < Pages; page++)
         {
-            AssertIs(again, page, Table(page, 1));
+            AssertIs(again, page, RowTables.Page(page, 1));
         }
 
         Assert.Equal(Pages, again.Discard(new(0, Pages)));
@@ -48,7 +48,7 @@ public sealed unsafe class PackedPagesTests : IDisposable
             PutRows(store, 0, 64, version: 1, exceptions: page => page % 5);
             for (int page = 0; page < 64; page++)
             {
-                AssertIs(store, page, Table(page, 1, page % 5));
+                AssertIs(store, page, RowTables.Page(page, 1, page % 5));
             }
 
             Assert.Equal(64, store.StoredPages);
@@ -60,7 +60,7 @@ public sealed unsafe class PackedPagesTests : IDisposable
         Assert.Equal(64, again.StoredPages);
         for (int page = 0; page < 64; page++)
         {
-            AssertIs(again, page, Table(page, 1, page % 5));
+            AssertIs(again, page, RowTables.Page(page, 1, page % 5));
         }
     }
 
@@ -81,7 +81,7 @@ public sealed unsafe class PackedPagesTests : IDisposable
         Assert.Equal(64, again.StoredPages);
         for (int page = 0; page < 64; page++)
         {
-            AssertIs(again, page, Table(page, page is >= 32 and < 36 ? 3 : page is >= 16 and < 48 ? 2 : 1));
+            AssertIs(again, page, RowTables.Page(page, page is >= 32 and < 36 ? 3 : page is >= 16 and < 48 ? 2 : 1));
         }
 
         Assert.Equal((28 * PageIndex.PageSize) + Slots(64), Allocated());
@@ -98,7 +98,7 @@ public sealed unsafe class PackedPagesTests : IDisposable
 
         using (var file = SparseFile.Open(Path.Combine(_directory, PageStore.FileName), write: true))
         {
-            fixed (byte* content = Table(5, 2))
+            fixed (byte* content = RowTables.Page(5, 2))
             {
                 Assert.Equal(PageIndex.PageSize, (int)SparseFile.Write(file, content, PageIndex.PageSize, 5 * PageIndex.PageSize));
             }
@@ -108,8 +108,8 @@ public sealed unsafe class PackedPagesTests : IDisposable
         {
             using var again = Open();
             Assert.Equal(64, again.StoredPages);
-            AssertIs(again, 5, Table(5, 2));
-            AssertIs(again, 4, Table(4, 1));
+            AssertIs(again, 5, RowTables.Page(5, 2));
+            AssertIs(again, 4, RowTables.Page(4, 1));
         }
 
         using var last = Open();
@@ -143,9 +143,9 @@ public sealed unsafe class PackedPagesTests : IDisposable
         PutRows(store, 0, 40, version: 1);
         Assert.Throws<StoreFullException>(() => PutRows(store, 39, 2, version: 2));
         Assert.Equal(40, store.StoredPages);
-        AssertIs(store, 39, Table(39, 1));
+        AssertIs(store, 39, RowTables.Page(39, 1));
         PutRows(store, 39, 1, version: 2);
-        AssertIs(store, 39, Table(39, 2));
+        AssertIs(store, 39, RowTables.Page(39, 2));
     }
 
     [Fact]
@@ -171,11 +171,11 @@ public sealed unsafe class PackedPagesTests : IDisposable
                             break;
                         case 1:
                             PutWhole(store, page, 1, turn);
-                            mine[page] = Table(page, turn);
+                            mine[page] = RowTables.Page(page, turn);
                             break;
                         default:
                             PutRows(store, page, 1, turn, _ => turn % 4);
-                            mine[page] = Table(page, turn, turn % 4);
+                            mine[page] = RowTables.Page(page, turn, turn % 4);
                             break;
                     }
 
@@ -227,7 +227,7 @@ public sealed unsafe class PackedPagesTests : IDisposable
 
     private static void PutWhole(PageStore store, int first, int count, int version)
     {
-        byte[] content = [.. Enumerable.Range(first, count).SelectMany(page => Table(page, version))];
+        byte[] content = [.. Enumerable.Range(first, count).SelectMany(page => RowTables.Page(page, version))];
         using var filler = store.OpenFiller();
         fixed (byte* p = content)
         {
@@ -246,34 +246,6 @@ public sealed unsafe class PackedPagesTests : IDisposable
         }
     }
 
-    private static byte[] Rows(int first, int count, int version, Func<int, int>? exceptions = null)
-    {
-        byte[] rows = new byte[count * RowCodec.MaxEncodedBytes];
-        int length = 0;
-        for (int page = first; page < first + count; page++)
-        {
-            Assert.True(RowCodec.TryEncode(Table(page, version, exceptions?.Invoke(page) ?? 0), rows.AsSpan(length), out int bytes));
-            length += bytes;
-        }
-
-        return rows[..length];
-    }
-
-    /// <summary>Rows by a constant step, but for some; no two pages, versions or numbers of exceptions are alike.</summary>
-    private static byte[] Table(int page, int version, int exceptions = 0)
-    {
-        byte[] table = new byte[PageIndex.PageSize];
-        for (int at = 0; at < table.Length; at += 8)
-        {
-            ulong value = at % 64 == 8 ? (ulong)(version + 1) : ((ulong)page << 32) + (ulong)at;
-            BinaryPrimitives.WriteUInt64LittleEndian(table.AsSpan(at), value);
-        }
-
-        for (int i = 0; i < exceptions; i++)
-        {
-            table[((i * 7) + 10) * 64] ^= 0xff;
-        }
-
-        return table;
-    }
+    private static byte[] Rows(int first, int count, int version, Func<int, int>? exceptions = null) =>
+        RowTables.Encode([.. Enumerable.Range(first, count).Select(page => RowTables.Page(page, version, exceptions?.Invoke(page) ?? 0))]);
 }
