@@ -94,27 +94,15 @@ internal sealed unsafe class GuestRam : IDisposable
         {
             long page = block.FirstPage + (at >> PageIndex.PageShift);
             long next = Math.Min(end, (at & -PageIndex.PageSize) + PageIndex.PageSize);
-            if (page < block.EndPage && beside.Has(page))
+            bool here = false;
+            int errno = page < block.EndPage ? beside.TryGet(page, whole, out here) : Errno.None;
+            if (errno != Errno.None)
             {
-                // One that has just left is in the file by now.
-                int errno = beside.TryGet(page, whole, out bool here);
-                if (errno != Errno.None)
-                {
-                    return -errno;
-                }
+                return -errno;
+            }
 
-                if (!here)
-                {
-                    nint late = SparseFile.Read(block.File, buffer + (at - offset), (nuint)(next - at), at);
-                    if (late != (nint)(next - at))
-                    {
-                        return late < 0 ? late : (nint)(at - offset) + late;
-                    }
-
-                    at = next;
-                    continue;
-                }
-
+            if (here)
+            {
                 new ReadOnlySpan<byte>(whole + (at & (PageIndex.PageSize - 1)), (int)(next - at)).CopyTo(new(buffer + (at - offset), (int)(next - at)));
                 at = next;
                 continue;

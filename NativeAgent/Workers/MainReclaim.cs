@@ -293,13 +293,8 @@ internal sealed class MainReclaim : IVmMemory, IDisposable
                 Connect(process);
                 if (_reclaim is null)
                 {
-                    if (_ram is null)
-                    {
-                        var ram = GuestRamFactory.Open(process, _monitor);
-                        ram.Beside = _pager.Packed;
-                        _ram = ram;
-                    }
-
+                    _ram ??= GuestRamFactory.Open(process, _monitor);
+                    _ram.Beside = _pager.Packed;
                     _pages ??= UnusedPages.Open(_ram, mayMap: false, Ask);
                     _pages.Watch = _watch;
                     _check ??= new ProcessorCheck(Ask);

@@ -445,30 +445,28 @@ internal sealed unsafe class EvictionBatch : IDisposable
             return;
         }
 
-        _core.Stores[Places.First(place)].Bulk.Put(range, content);
-        if (Places.Second(place) is var second and >= 0)
-        {
-            _core.Stores[second].Bulk.Put(range, content);
-        }
+        var (first, second) = ChannelsTo(place);
+        first.Put(range, content);
+        second?.Put(range, content);
     }
 
     private void PutRows(int place, PageRange range, ReadOnlySpan<byte> rows)
     {
-        _core.Stores[Places.First(place)].Bulk.PutRows(range, rows);
-        if (Places.Second(place) is var second and >= 0)
-        {
-            _core.Stores[second].Bulk.PutRows(range, rows);
-        }
+        var (first, second) = ChannelsTo(place);
+        first.PutRows(range, rows);
+        second?.PutRows(range, rows);
     }
 
     private void Discard(int place, PageRange range)
     {
-        _core.Stores[Places.First(place)].Bulk.Discard(range);
-        if (Places.Second(place) is var second and >= 0)
-        {
-            _core.Stores[second].Bulk.Discard(range);
-        }
+        var (first, second) = ChannelsTo(place);
+        first.Discard(range);
+        second?.Discard(range);
     }
+
+    private (BulkChannel First, BulkChannel? Second) ChannelsTo(int place) => (
+        _core.Stores[Places.First(place)].Bulk,
+        Places.Second(place) is var second and >= 0 ? _core.Stores[second].Bulk : null);
 
     /// <summary>By all stores of the place: of two, one alone does not do.</summary>
     private bool IsAcknowledged(int place) =>
